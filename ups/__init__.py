@@ -1,0 +1,3 @@
+"""The Universal Physics Stack."""
+
+__version__ = "0.1.0"

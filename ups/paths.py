@@ -1,0 +1,70 @@
+"""Where things are: data, caches, runs, leaderboard entries, registry cards and configs.
+
+`UPS_HOME` holds what `ups` writes. Without it, a checkout keeps everything inside itself and an
+installed package uses `~/.ups`. Cards and configs come from the checkout, or from the copy inside
+the wheel; `UPS_HOME/registry` and `UPS_HOME/configs` may add the user's own.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def checkout() -> Path | None:
+    """The repository this package runs from, or None for an installed wheel."""
+    root = _PACKAGE.parent
+    return root if (root / "pyproject.toml").is_file() and (root / "registry").is_dir() else None
+
+
+def home() -> Path:
+    """The folder that holds everything `ups` writes."""
+    if configured := os.environ.get("UPS_HOME"):
+        return Path(configured).expanduser().resolve()
+    return checkout() or Path.home() / ".ups"
+
+
+def data_dir(dataset: str) -> Path:
+    return home() / "data" / dataset
+
+
+def raw_dir(dataset: str) -> Path:
+    return data_dir(dataset) / "raw"
+
+
+def caches_dir() -> Path:
+    return home() / "caches"
+
+
+def runs_dir() -> Path:
+    return home() / "runs"
+
+
+def leaderboard_dir() -> Path:
+    return home() / "leaderboard"
+
+
+def registry_dirs() -> list[Path]:
+    return _with_users_own("registry")
+
+
+def config_dirs() -> list[Path]:
+    return _with_users_own("configs")
+
+
+def _with_users_own(name: str) -> list[Path]:
+    root = checkout()
+    shipped = root / name if root else _PACKAGE / "_packaged" / name
+    own = home() / name
+    return [shipped] if own == shipped or not own.is_dir() else [shipped, own]
+
+
+def display(path: Path) -> str:
+    """`path` relative to the working directory where that is shorter."""
+    try:
+        relative = str(path.resolve().relative_to(Path.cwd().resolve()))
+    except ValueError:
+        return str(path)
+    return relative or "."
