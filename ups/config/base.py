@@ -45,7 +45,8 @@ def validated(model: type[Model], content: Mapping[str, Any], where: str) -> Mod
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        lines = [_explain(model, item) for item in error.errors()]
+        items = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
+        lines = [_explain(model, item) for item in items]
         more = f" (and {len(lines) - 1} more: {'; '.join(lines[1:])})" if len(lines) > 1 else ""
         raise ConfigError(f"{where}: {lines[0]}{more}") from error
 

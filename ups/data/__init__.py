@@ -1,0 +1,1 @@
+"""Getting trajectories in: generators, raw layouts, the trajectory store, audit, windows."""

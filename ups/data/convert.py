@@ -1,0 +1,291 @@
+"""Raw files -> trajectory store: streamed, bounded memory, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ups import files, paths
+from ups.data.layouts import RawTrajectories, open_raw
+from ups.data.splits import EXCLUDED, assign_splits, groups_of, split_hash
+from ups.data.statistics import RunningStatistics
+from ups.data.store import FORMAT, SourceFile, StoreMetadata, TrajectoryStore, store_path
+from ups.errors import DataError, UsageError
+from ups.registry import DatasetCard
+
+Array = np.ndarray[Any, Any]
+Progress = Callable[[int, int], None]
+_BLOCK_BYTES = 32 * 2**20
+_FINGERPRINT_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a version is made from its raw files.
+
+    Attributes:
+        limit: Trajectories taken from the start of each file; None takes all.
+        stride_x, stride_t: Every which grid point (along each axis) and frame to keep.
+        exclude_invalid: Put trajectories with NaN or infinity into no split instead of stopping.
+    """
+
+    limit: int | None = None
+    stride_x: int = 1
+    stride_t: int = 1
+    exclude_invalid: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "stride_x", "stride_t"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"--{name.replace('_', '-')}: must be at least 1, found {value}")
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A converted version, and whether it was there already."""
+
+    store: TrajectoryStore
+    reused: bool
+
+
+def convert(
+    card: DatasetCard,
+    raw: Sequence[Path] = (),
+    *,
+    recipe: Recipe | None = None,
+    version: str | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Convert raw files of one dataset into one version of its trajectory store.
+
+    Peak memory does not depend on the input: values pass through in blocks of 32 MiB. The version
+    appears under its name only when complete. A version made before from the same files in the
+    same way is reused.
+
+    Args:
+        raw: Files or folders; empty means the dataset's raw folder.
+        version: Name of the version; None derives it, for example `nu0.01-x4-t5`.
+        force: Replace a version of that name that was made differently.
+        progress: Called with (trajectories done, trajectories in all).
+
+    Raises:
+        DataError: A raw file is unusable, the files disagree, or values are not finite.
+    """
+    recipe = recipe or Recipe()
+    with ExitStack() as stack:
+        sources = [
+            stack.enter_context(closing(open_raw(path, card))) for path in find_raw(card, raw)
+        ]
+        _check_agreement(sources)
+        plan = _plan(card, sources, recipe, version)
+        target = store_path(card.key, plan.version)
+        with files.exclusive(target, f"converting {card.key}"):
+            files.remove_leftovers(target.parent, target.name)
+            if target.exists() and not force and _same_origin(target, plan):
+                return Conversion(TrajectoryStore(target), reused=True)
+            with files.atomic_path(target) as temporary:
+                _write(temporary, card, sources, recipe, plan, progress)
+    return Conversion(TrajectoryStore(target), reused=False)
+
+
+def find_raw(card: DatasetCard, raw: Sequence[Path] = ()) -> list[Path]:
+    """The dataset's raw files among the given files and folders, sorted by name.
+
+    In a folder, files count whose names begin like the published ones.
+    """
+    places = list(raw) or [paths.raw_dir(card.key)]
+    prefix = os.path.commonprefix([file.name for file in card.source.files])
+    found: list[Path] = []
+    for place in places:
+        if place.is_dir():
+            inside = [p for p in place.rglob("*") if p.name.startswith(prefix) and p.is_file()]
+            found += sorted(inside, key=lambda p: p.name)
+        elif place.exists() or raw:
+            found.append(place)
+    if not found:
+        where = ", ".join(paths.display(place) for place in places)
+        raise DataError(
+            f"{card.key}: no raw file named {prefix}* in {where}",
+            hint=f"ups data generate {card.key}",
+        )
+    return found
+
+
+def _plan(
+    card: DatasetCard, sources: Sequence[RawTrajectories], recipe: Recipe, version: str | None
+) -> StoreMetadata:
+    """Everything about the version that is known before its values are read."""
+    used = [_used(source, recipe) for source in sources]
+    splits = assign_splits(card.splits, used)
+    times = sources[0].times[:: recipe.stride_t]
+    return StoreMetadata(
+        dataset=card.key,
+        version=version or _version_name(card, sources, recipe),
+        fields=card.field_names,
+        parameters=card.parameter_names,
+        axes=tuple(axis.name for axis in card.discretisation.axes),
+        bounds=tuple(_bounds(coord) for coord in sources[0].coords),
+        periodic=card.periodic,
+        dt=float(times[1] - times[0]) if len(times) > 1 else None,
+        stride_x=recipe.stride_x,
+        stride_t=recipe.stride_t,
+        limit=recipe.limit,
+        sources=tuple(_identify(s, n) for s, n in zip(sources, used, strict=True)),
+        split_hash=split_hash(splits, groups_of(card.splits, used)),
+        data_sha256="",
+    )
+
+
+def _version_name(
+    card: DatasetCard, sources: Sequence[RawTrajectories], recipe: Recipe
+) -> str:
+    parts = []
+    for parameter in card.parameters:
+        values = sorted({source.parameters[parameter.name] for source in sources})
+        named = "_".join(f"{value:g}" for value in values)
+        parts.append(f"{parameter.name}{named if len(values) <= 3 else f'_{len(values)}values'}")
+    parts += [f"x{recipe.stride_x}"] if recipe.stride_x > 1 else []
+    parts += [f"t{recipe.stride_t}"] if recipe.stride_t > 1 else []
+    parts += [f"n{recipe.limit}"] if recipe.limit else []
+    return "-".join(parts) or "full"
+
+
+def _used(source: RawTrajectories, recipe: Recipe) -> int:
+    return min(source.num_trajectories, recipe.limit or source.num_trajectories)
+
+
+def _bounds(coord: Array) -> tuple[float, float]:
+    """The domain of cell-centred points: half a cell beyond the first and last."""
+    half = (coord[-1] - coord[0]) / (len(coord) - 1) / 2
+    return (round(float(coord[0] - half), 6), round(float(coord[-1] + half), 6))
+
+
+def _identify(source: RawTrajectories, used: int) -> SourceFile:
+    size = source.path.stat().st_size
+    with source.path.open("rb") as file:
+        ends = file.read(_FINGERPRINT_BYTES)
+        file.seek(max(0, size - _FINGERPRINT_BYTES))
+        ends += file.read(_FINGERPRINT_BYTES)
+    fingerprint = hashlib.sha256(ends).hexdigest()[:16]
+    return SourceFile(source.path.name, size, fingerprint, used, source.parameters)
+
+
+def _same_origin(target: Path, plan: StoreMetadata) -> bool:
+    """Whether `target` was made by `plan`; a version made otherwise is not overwritten."""
+    made = TrajectoryStore(target).metadata
+    if replace(made, data_sha256="", excluded=()) == plan:
+        return True
+    raise DataError(
+        f"{target}: version '{plan.version}' exists, made from other files or another recipe",
+        hint="--version NAME to keep both, --force to replace it",
+    )
+
+
+def _check_agreement(sources: Sequence[RawTrajectories]) -> None:
+    first = sources[0]
+    for source in sources[1:]:
+        same_times = np.array_equal(source.times, first.times)
+        same_coords = len(source.coords) == len(first.coords) and all(
+            np.array_equal(a, b) for a, b in zip(source.coords, first.coords, strict=True)
+        )
+        if not (same_times and same_coords):
+            raise DataError(
+                f"{source.path}: its grid or its times differ from those of {first.path.name}",
+                hint="convert them separately, each with --raw FILE",
+            )
+
+
+def _write(
+    path: Path,
+    card: DatasetCard,
+    sources: Sequence[RawTrajectories],
+    recipe: Recipe,
+    plan: StoreMetadata,
+    progress: Progress | None,
+) -> None:
+    used = [source.trajectories for source in plan.sources]
+    splits = assign_splits(card.splits, used)
+    total = sum(used)
+    coords = [coord[:: recipe.stride_x] for coord in sources[0].coords]
+    times = sources[0].times[:: recipe.stride_t]
+    shape = (total, len(times), *(len(coord) for coord in coords), len(card.fields))
+    statistics, digest, done = RunningStatistics(), hashlib.sha256(), 0
+    with h5py.File(path, "w") as file:
+        fields = file.create_dataset("fields", shape, np.float32)
+        for source, start, block in _blocks(sources, used, recipe):
+            chosen = splits[done : done + len(block)]
+            _exclude_invalid(block, chosen, source, start, recipe)
+            statistics.update(block[chosen == 0])
+            digest.update(block)
+            fields[done : done + len(block)] = block
+            done += len(block)
+            if progress:
+                progress(done, total)
+        excluded = tuple(int(i) for i in np.flatnonzero(splits == EXCLUDED))
+        groups = groups_of(card.splits, used)
+        metadata = replace(
+            plan,
+            data_sha256=digest.hexdigest(),
+            split_hash=split_hash(splits, groups),
+            excluded=excluded,
+        )
+        file["time"] = times
+        for axis, coord in zip(plan.axes, coords, strict=True):
+            file[f"coords/{axis}"] = coord
+        file["parameters"] = _parameter_rows(card, plan)
+        file["group"] = groups
+        file["split"] = splits
+        for name, values in statistics.result().items():
+            file[f"statistics/{name}"] = values
+        file.attrs["metadata"] = metadata.to_json()
+        file.attrs["format"] = FORMAT
+
+
+def _blocks(
+    sources: Sequence[RawTrajectories], used: Sequence[int], recipe: Recipe
+) -> Iterator[tuple[RawTrajectories, int, Array]]:
+    """Reduced blocks of trajectories with their origin: (source, first trajectory, values)."""
+    for source, count in zip(sources, used, strict=True):
+        points = len(source.times) * int(np.prod([len(coord) for coord in source.coords]))
+        step = max(1, _BLOCK_BYTES // (4 * points))
+        for start in range(0, count, step):
+            block = source.read(start, min(start + step, count))
+            space = (slice(None, None, recipe.stride_x),) * len(source.coords)
+            reduced = block[(slice(None), slice(None, None, recipe.stride_t), *space)]
+            yield source, start, np.ascontiguousarray(reduced)
+
+
+def _exclude_invalid(
+    block: Array, splits: Array, source: RawTrajectories, start: int, recipe: Recipe
+) -> None:
+    """Mark trajectories with NaN or infinity as excluded, in place, or stop at the first."""
+    finite = np.isfinite(block).reshape(len(block), -1).all(axis=1)
+    if finite.all():
+        return
+    if not recipe.exclude_invalid:
+        index = int(np.flatnonzero(~finite)[0])
+        frame = int(np.argwhere(~np.isfinite(block[index]))[0][0]) * recipe.stride_t
+        raise DataError(
+            f"{source.path}: trajectory {start + index}: NaN or infinity first at frame {frame}",
+            hint="--exclude-invalid keeps such trajectories out of every split and records them",
+        )
+    splits[~finite] = EXCLUDED
+
+
+def _parameter_rows(card: DatasetCard, plan: StoreMetadata) -> Array:
+    rows = [
+        [source.parameters[name] for name in card.parameter_names]
+        for source in plan.sources
+        for _ in range(source.trajectories)
+    ]
+    return np.asarray(rows, dtype=np.float64).reshape(len(rows), len(card.parameters))
