@@ -1,0 +1,1 @@
+"""Fields <-> tokens: encoders and the any-point decoder."""
