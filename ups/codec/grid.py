@@ -128,7 +128,7 @@ class GridCodec(nn.Module):
         tokens = tokens.unflatten(1, self.anchors)
         values = self._on_grid(tokens)
         if queries is not None:
-            values = self._between(tokens, values, self._positions(queries))
+            values = self._between(tokens, values, self.grid_positions(queries))
         return values * self.scale + self.shift
 
     def _on_grid(
@@ -182,7 +182,7 @@ class GridCodec(nn.Module):
             index = index * size + (along % size if wraps else along.clamp(0, size - 1))
         return index
 
-    def _positions(self, queries: Float[Tensor, "query dim"]) -> Float[Tensor, "query dim"]:
+    def grid_positions(self, queries: Float[Tensor, "query dim"]) -> Float[Tensor, "query dim"]:
         """Physical coordinates in units of grid points from the first one."""
         origin = torch.tensor(self.geometry.origin, dtype=torch.float64, device=queries.device)
         spacing = torch.tensor(self.geometry.spacing, dtype=torch.float64, device=queries.device)

@@ -136,7 +136,7 @@ def _plan(
         axes=tuple(axis.name for axis in card.discretisation.axes),
         bounds=tuple(_bounds(coord) for coord in sources[0].coords),
         periodic=card.periodic,
-        dt=float(times[1] - times[0]) if len(times) > 1 else None,
+        dt=_step(card, times),
         stride_x=recipe.stride_x,
         stride_t=recipe.stride_t,
         limit=recipe.limit,
@@ -144,6 +144,16 @@ def _plan(
         split_hash=split_hash(splits, groups_of(card.splits, used)),
         data_sha256="",
     )
+
+
+def _step(card: DatasetCard, times: Array) -> float | None:
+    """The constant time step, freed of float32 rounding."""
+    if len(times) < 2:
+        return None
+    steps = np.diff(times)
+    if not np.allclose(steps, steps[0], rtol=1e-3):
+        raise DataError(f"{card.key}: time steps vary from {steps.min():g} to {steps.max():g}")
+    return float(f"{steps.mean():.6g}")
 
 
 def _version_name(
@@ -183,7 +193,8 @@ def _identify(source: RawTrajectories, used: int) -> SourceFile:
 def _same_origin(target: Path, plan: StoreMetadata) -> bool:
     """Whether `target` was made by `plan`; a version made otherwise is not overwritten."""
     made = TrajectoryStore(target).metadata
-    if replace(made, data_sha256="", excluded=()) == plan:
+    divided = plan.split_hash if made.excluded else made.split_hash
+    if replace(made, data_sha256="", excluded=(), split_hash=divided) == plan:
         return True
     raise DataError(
         f"{target}: version '{plan.version}' exists, made from other files or another recipe",

@@ -24,7 +24,9 @@ class TokenLayout:
     Attributes:
         anchors: Tokens along each space axis.
         periodic: Whether each axis wraps.
-        num_coefficients: Coefficients per token and field; the first one is the patch mean.
+        num_coefficients: Coefficients per token and field; the first one is the patch mean times
+            sqrt(points_per_token).
+        points_per_token: Grid points of a patch.
         conserved: For each field, whether the PDE keeps its spatial mean.
         num_parameters: PDE parameters of a trajectory.
         dt: The time step that counts as one.
@@ -33,6 +35,7 @@ class TokenLayout:
     anchors: tuple[int, ...]
     periodic: tuple[bool, ...]
     num_coefficients: int
+    points_per_token: int
     conserved: tuple[bool, ...]
     num_parameters: int
     dt: float
@@ -104,15 +107,12 @@ class LatentOperator(nn.Module):
         Float[Tensor, "batch field"],
     ]:
         """Mean, deviation from it, and the deviation's RMS, of each sample and field."""
-        points = self._points_per_token()
+        points = self.layout.points_per_token
         first = z[:, :, 0].mean(1)
         constant = F.pad(first[:, None, None], (0, 0, 0, z.shape[2] - 1))
         deviation = z - constant
         energy = deviation.square().sum(2).mean(1) / points
         return first / points**0.5, deviation, (energy + _EPS).sqrt().clamp_min(_SMALLEST_AMPLITUDE)
-
-    def _points_per_token(self) -> int:
-        return self.layout.num_coefficients
 
     def _update(
         self, x: Float[Tensor, "batch tokens dim"], condition: Float[Tensor, "batch condition"]

@@ -1,0 +1,216 @@
+"""Built-in solvers that make a dataset's raw files, in the layout of the published ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from ups import __version__
+from ups.data.generate.advection1d import advect_family
+from ups.data.generate.burgers1d import internal_refinement, solve_burgers1d
+from ups.data.generate.initial_conditions import SineFamily, draw_initial_conditions
+from ups.errors import UsageError, did_you_mean
+from ups.files import atomic_path
+from ups.registry import DatasetCard
+
+Progress = Callable[[int, int], None]
+Precision = Literal["float32", "float64"] | torch.dtype
+
+_BATCH_BYTES = 256 * 2**20
+_MIN_POINTS = 16
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Where and when a raw file holds values: cell centres and frame times."""
+
+    low: float
+    length: float
+    points: int
+    times: tuple[float, ...]
+
+    def centres(self, refinement: int = 1) -> Tensor:
+        """Distance from the left end of every cell centre, and of the points in between.
+
+        Every `refinement`-th entry is a cell centre.
+        """
+        steps = torch.arange(self.points * refinement, dtype=torch.float64) / refinement
+        return (steps + 0.5) * (self.length / self.points)
+
+
+_Solver = Callable[[SineFamily, _Grid, torch.device, torch.dtype], Tensor]
+
+
+def generate(
+    card: DatasetCard,
+    *,
+    parameters: dict[str, float],
+    num_trajectories: int,
+    seed: int,
+    out_dir: Path,
+    points: int | None = None,
+    frames: int | None = None,
+    device: str | torch.device = "cpu",
+    dtype: Precision = torch.float32,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Solve the card's equation from random initial states and write one raw file.
+
+    The file has the keys, shapes, types, storage, attributes and name of the published file for
+    these parameters, plus attributes that say how it was made. Trajectory i depends on
+    (seed, i) and the grid alone; equal seeds give equal initial states for every parameter and
+    for both datasets. Written batch by batch under a temporary name, then renamed.
+
+    Args:
+        parameters: A value for each of the card's parameters, for example {"nu": 0.01}.
+        points: Grid points of the output; the card's resolution by default. The solver's own
+            grid is finer where the solution needs it.
+        frames: Stored frames over the card's time interval, both ends included.
+        dtype: Precision to solve in; the file is float32.
+        batch_size: Trajectories solved at once; by default what 256 MiB of output hold.
+        progress: Called with (trajectories done, all) after every batch.
+    Returns:
+        The file's path in `out_dir`.
+    Raises:
+        UsageError: A parameter, count, precision or device that cannot be used.
+        DataError: A solution did not stay finite, or the file could not be written.
+    """
+    name, attribute, solver = _recipe(card, parameters)
+    grid = _grid(card, points, frames)
+    _check_counts(num_trajectories, seed, batch_size)
+    precision, where = _precision(dtype), _device(device)
+    batch = batch_size or max(1, _BATCH_BYTES // (4 * len(grid.times) * grid.points))
+    path = Path(out_dir) / name
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        _lay_out(file, grid, num_trajectories)
+        file.attrs.update(attribute)
+        file.attrs.update(_provenance(card, seed, precision))
+        for start in range(0, num_trajectories, batch):
+            stop = min(start + batch, num_trajectories)
+            family = draw_initial_conditions(seed, range(start, stop))
+            values = solver(family, grid, where, precision)
+            file["tensor"][start:stop] = values.to("cpu", torch.float32).numpy()
+            if progress is not None:
+                progress(stop, num_trajectories)
+    return path
+
+
+def _recipe(
+    card: DatasetCard, parameters: dict[str, float]
+) -> tuple[str, dict[str, np.float64], _Solver]:
+    """File name, the parameter as the raw file's attribute, and the solver."""
+    if card.generator is None:
+        raise UsageError(f"{card.key}: has no built-in generator", hint="ups data list")
+    match card.generator.kind:
+        case "burgers1d":
+            nu = _parameter(card, parameters, "nu", positive=True)
+            return f"1D_Burgers_Sols_Nu{nu!r}.hdf5", {"Nu": np.float64(nu)}, partial(_burgers, nu)
+        case "advection1d":
+            beta = _parameter(card, parameters, "beta", positive=False)
+            attribute = {"beta": np.float64(beta)}
+            return f"1D_Advection_Sols_beta{beta!r}.hdf5", attribute, partial(_advection, beta)
+        case kind:
+            raise UsageError(f"{card.key}: generator.kind: unknown kind '{kind}'")
+
+
+def _burgers(
+    nu: float, family: SineFamily, grid: _Grid, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    refinement = internal_refinement(grid.points, nu=nu, domain_length=grid.length)
+    initial = family.evaluate(grid.centres(refinement) / grid.length).to(device, dtype)
+    return solve_burgers1d(
+        initial, nu=nu, times=grid.times, domain_length=grid.length, output_stride=refinement
+    )
+
+
+def _advection(
+    beta: float, family: SineFamily, grid: _Grid, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Always float64 on the CPU: there is nothing to step."""
+    return advect_family(
+        family, grid.centres(), beta=beta, times=grid.times, domain_length=grid.length
+    )
+
+
+def _parameter(
+    card: DatasetCard, parameters: dict[str, float], name: str, *, positive: bool
+) -> float:
+    """The one parameter of a card, checked."""
+    for given in parameters:
+        if given != name:
+            near = did_you_mean(given, [name])
+            raise UsageError(f"{card.key}: unknown parameter '{given}'{near}; it takes '{name}'")
+    if name not in parameters:
+        raise UsageError(f"{card.key}: parameter '{name}' is missing")
+    value = float(parameters[name])
+    if not math.isfinite(value) or (positive and value <= 0):
+        allowed = "a positive number" if positive else "a finite number"
+        raise UsageError(f"{card.key}: parameter {name}={value:g} must be {allowed}")
+    return value
+
+
+def _grid(card: DatasetCard, points: int | None, frames: int | None) -> _Grid:
+    (axis,) = card.discretisation.axes
+    points = axis.points if points is None else points
+    frames = card.time.frames if frames is None else frames
+    if points < _MIN_POINTS:
+        raise UsageError(f"{card.key}: points={points} must be at least {_MIN_POINTS}")
+    if frames < 2 or card.time.step is None:
+        raise UsageError(f"{card.key}: frames={frames} must be at least 2")
+    end = (card.time.frames - 1) * card.time.step
+    low, high = axis.bounds
+    times = tuple(index * end / (frames - 1) for index in range(frames))
+    return _Grid(low=low, length=high - low, points=points, times=times)
+
+
+def _check_counts(num_trajectories: int, seed: int, batch_size: int | None) -> None:
+    if num_trajectories < 1:
+        raise UsageError(f"num_trajectories={num_trajectories} must be at least 1")
+    if seed < 0:
+        raise UsageError(f"seed={seed} must not be negative")
+    if batch_size is not None and batch_size < 1:
+        raise UsageError(f"batch_size={batch_size} must be at least 1")
+
+
+def _precision(dtype: Precision) -> torch.dtype:
+    known = {"float32": torch.float32, "float64": torch.float64}
+    found = known.get(str(dtype).removeprefix("torch."))
+    if found is None:
+        raise UsageError(f"dtype={dtype}: solvers run in {' or '.join(known)}")
+    return found
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device={device}: cannot be used here: {error}") from error
+
+
+def _provenance(card: DatasetCard, seed: int, precision: torch.dtype) -> dict[str, str | int]:
+    """Attributes that the published files do not have; readers tolerate them."""
+    return {
+        "generator": f"ups {__version__} {card.generator.kind if card.generator else ''}",
+        "generator_seed": seed,
+        "generator_precision": str(precision).removeprefix("torch."),
+    }
+
+
+def _lay_out(file: h5py.File, grid: _Grid, num_trajectories: int) -> None:
+    """PDEBench's keys, shapes, types and storage; the tensor is still empty."""
+    shape = (num_trajectories, len(grid.times), grid.points)
+    file.create_dataset("tensor", shape, dtype=np.float32)
+    # One entry more than there are frames, as in the published files.
+    times = (*grid.times, 2 * grid.times[-1] - grid.times[-2])
+    file["t-coordinate"] = np.asarray(times, dtype=np.float32)
+    file["x-coordinate"] = (grid.low + grid.centres()).numpy().astype(np.float32)

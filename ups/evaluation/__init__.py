@@ -1,0 +1,1 @@
+"""Honest judging: rollouts decoded to physical fields, metrics, reports."""

@@ -1,0 +1,161 @@
+"""Run folders: `runs/<name>/<utc>-<hash>/`, made, found and described."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import ups
+from ups import files, paths
+from ups.config.loading import load_experiment, to_yaml
+from ups.config.schema import Experiment
+from ups.errors import CheckpointError, did_you_mean, translated_os_errors
+
+CONFIG, ENVIRONMENT = "config.yaml", "env.json"
+METRICS, REPORT = "metrics.jsonl", "report.json"
+
+
+def create_run(
+    experiment: Experiment, *, stages: Sequence[str] = (), codec_from: Path | None = None
+) -> Path:
+    """Make a new run folder with its resolved config and its environment.
+
+    Two runs that start in the same second with the same config get different folders.
+
+    Args:
+        stages: What the run will train, in order; a resumed run reads them back.
+        codec_from: The checkpoint whose frozen codec it stands on, when it trains none itself.
+    """
+    text = to_yaml(experiment)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    parent = paths.runs_dir() / experiment.name
+    with translated_os_errors(parent, "creating a run", CheckpointError):
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = _claim(parent, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{digest}")
+        (folder / "checkpoints").mkdir()
+    files.write_text(folder / CONFIG, text, CheckpointError)
+    plan = {"stages": list(stages), "codec_from": str(codec_from) if codec_from else None}
+    files.write_json(folder / ENVIRONMENT, {**environment(), **plan}, CheckpointError)
+    return folder
+
+
+def planned(run: Path) -> tuple[list[str], Path | None]:
+    """The stages a run was started with, and the codec checkpoint it stands on, if any."""
+    try:
+        content = json.loads((run / ENVIRONMENT).read_text(encoding="utf-8"))
+        codec_from = content["codec_from"]
+        return list(content["stages"]), Path(codec_from) if codec_from else None
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{run / ENVIRONMENT}: not the record of a run: {error}") from error
+
+
+def _claim(parent: Path, name: str) -> Path:
+    """Create `name` under `parent`, or `name.2`, `name.3` where others were faster."""
+    attempt = 1
+    while True:
+        folder = parent / (name if attempt == 1 else f"{name}.{attempt}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            attempt += 1
+        else:
+            return folder
+
+
+def checkpoint_path(run: Path, stage: str) -> Path:
+    """Where the best weights of a stage are."""
+    return run / "checkpoints" / f"{stage}.pt"
+
+
+def list_runs(name: str | None = None, *, with_stage: str | None = None) -> list[Path]:
+    """Run folders, newest first; only those that hold a checkpoint of `with_stage`."""
+    found = [path.parent for path in paths.runs_dir().glob(f"{name or '*'}/*/{CONFIG}")]
+    if with_stage:
+        found = [run for run in found if checkpoint_path(run, with_stage).is_file()]
+    return sorted(found, key=lambda run: (run.name, str(run)), reverse=True)
+
+
+def find_run(run: str | Path | None, *, with_stage: str | None = "operator") -> Path:
+    """The folder of a run given as a path, `name/id`, `name` (its newest), or None (the newest).
+
+    Raises:
+        CheckpointError: There is no such run, or it has no checkpoint of `with_stage`.
+    """
+    hint = f"ups train --stage {with_stage or 'all'}"
+    if run is None:
+        runs = list_runs(with_stage=with_stage)
+        if not runs:
+            raise CheckpointError(
+                f"no run with a '{with_stage}' checkpoint in {paths.display(paths.runs_dir())}",
+                hint=hint,
+            )
+        return runs[0]
+    for folder in (Path(run), paths.runs_dir() / run):
+        if (folder / CONFIG).is_file():
+            if with_stage and not checkpoint_path(folder, with_stage).is_file():
+                raise CheckpointError(
+                    f"{folder}: has no '{with_stage}' checkpoint yet",
+                    hint=f"ups train --resume {run}, or {hint}",
+                )
+            return folder
+    if runs := list_runs(str(run), with_stage=with_stage):
+        return runs[0]
+    known = [run_id(path) for path in list_runs()] + [path.parent.name for path in list_runs()]
+    raise CheckpointError(f"{run}: no such run{did_you_mean(str(run), known)}", hint=hint)
+
+
+def run_id(run: Path) -> str:
+    """`name/id`, as commands print and accept it."""
+    return f"{run.parent.name}/{run.name}"
+
+
+def run_experiment_of(run: Path) -> Experiment:
+    """The resolved config that the run was made with."""
+    return load_experiment(run / CONFIG)
+
+
+def environment() -> dict[str, Any]:
+    """What the numbers of a run depend on besides its config; no secrets, no host name."""
+    return {
+        "ups": ups.__version__,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "packages": {name: _version(name) for name in ("torch", "numpy", "h5py")},
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def commit() -> str:
+    """The checkout's commit, with `-dirty` when files differ; empty outside a checkout."""
+    root = paths.checkout()
+    if root is None or not (root / ".git").exists():
+        return ""
+    try:
+        result = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=20,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return result.stdout.strip()
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""

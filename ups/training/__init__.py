@@ -1,0 +1,1 @@
+"""Training: one loop, one class for each stage."""
