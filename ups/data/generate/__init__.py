@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -91,7 +92,7 @@ def generate(
     precision, where = _precision(dtype), _device(device)
     batch = batch_size or max(1, _BATCH_BYTES // (4 * len(grid.times) * grid.points))
     path = Path(out_dir) / name
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file, _one_thread():
         _lay_out(file, grid, num_trajectories)
         file.attrs.update(attribute)
         file.attrs.update(_provenance(card, seed, precision))
@@ -204,6 +205,21 @@ def _provenance(card: DatasetCard, seed: int, precision: torch.dtype) -> dict[st
         "generator_seed": seed,
         "generator_precision": str(precision).removeprefix("torch."),
     }
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch on one core for the block.
+
+    The operations are short: a second thread gains a third on two idle cores and costs a factor
+    of a hundred when another process holds one of them, because both wait for each other.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _lay_out(file: h5py.File, grid: _Grid, num_trajectories: int) -> None:

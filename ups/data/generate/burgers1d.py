@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -206,7 +207,7 @@ def _groups(steps: list[float], device: torch.device) -> list[tuple[float, Tenso
 def _check(initial: Tensor, nu: float, times: Sequence[float], output_stride: int) -> None:
     if not (math.isfinite(nu) and nu > 0):
         raise ValueError(f"nu must be positive, not {nu}")
-    if not times or times[0] < 0 or any(b <= a for a, b in zip(times, times[1:], strict=False)):
+    if not times or times[0] < 0 or any(b <= a for a, b in pairwise(times)):
         raise ValueError("times must rise and not be negative")
     if output_stride < 1 or initial.shape[-1] % output_stride:
         raise ValueError(f"output_stride={output_stride} must divide {initial.shape[-1]} points")
