@@ -18,7 +18,7 @@ from ups.cache.format import CacheIdentity, identity_of, open_cache
 from ups.checkpoint import Checkpoint, Identity
 from ups.codec.grid import GridCodec, GridGeometry
 from ups.codec.report_card import ReportCard, report_card
-from ups.config.schema import CacheConfig, Experiment
+from ups.config.schema import CacheConfig, Experiment, GridCodecConfig
 from ups.data.store import TrajectoryStore
 from ups.errors import CheckpointError, DataError, GateError, UsageError
 from ups.models.operator import LatentOperator, TokenLayout
@@ -119,7 +119,7 @@ def train(
         GateError: The codec reconstructs worse than its gate allows.
     """
     session = open_session(experiment)
-    codec_from = None if "codec" in stages else find_codec(session)
+    codec_from = None if "codec" in stages else find_codec(session.store, session.experiment.codec)
     if codec_from is not None:
         _prepare_operator(session, codec_from)
     run = runs.create_run(session.experiment, stages=stages, codec_from=codec_from)
@@ -247,26 +247,32 @@ def _prepare_operator(session: Session, codec_from: Path) -> GridCodec:
     return found.codec
 
 
-def find_codec(session: Session) -> Path:
-    """The newest codec checkpoint of this config that was trained on exactly this data.
+def find_codec(store: TrajectoryStore, options: GridCodecConfig | None = None) -> Path:
+    """The newest codec checkpoint that was trained on exactly this data, with these options if given.
 
     Raises:
         CheckpointError: There is none; the hint is the command that makes it.
     """
-    wanted = session.experiment.codec.model_dump(exclude={"gate"})
-    data = session.store.metadata
+    data, others = store.metadata, 0
     for run in runs.list_runs(with_stage="codec"):
         path = runs.checkpoint_path(run, "codec")
         found = checkpoints.load(path)
-        same_data = found.identity.data_sha256 == data.data_sha256
-        same_split = found.identity.split_hash == data.split_hash
-        same_options = found.codec.config.model_dump(exclude={"gate"}) == wanted
-        if same_data and same_split and same_options:
+        identity = found.identity
+        if (identity.data_sha256, identity.split_hash) != (data.data_sha256, data.split_hash):
+            continue
+        if options is None or _without_gate(found.codec.config) == _without_gate(options):
             return path
+        others += 1
+    problem = f"no codec trained on {store.name}"
+    if others:
+        problem = f"{others} codecs trained on {store.name}, but with other options than asked for"
     raise CheckpointError(
-        f"no codec of this config trained on {session.store.name}",
-        hint="ups train --stage codec, with the same --config and --set",
+        problem, hint="ups train --stage codec, with the same --config and --set"
     )
+
+
+def _without_gate(options: GridCodecConfig) -> dict[str, Any]:
+    return options.model_dump(exclude={"gate"})
 
 
 def build_codec_cache(

@@ -1,0 +1,23 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Dataset = Annotated[str, typer.Argument(help="Key of the dataset: ups data list.")]
+Version = Annotated[
+    str, typer.Option("--version", help="Converted version; 'latest' is the newest.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ConfigOption = Annotated[
+    str | None,
+    typer.Option(
+        "--config", help="YAML file, or the name of one in configs/.", show_default="burgers1d"
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one key, e.g. --set seed=1."),
+]

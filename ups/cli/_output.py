@@ -1,0 +1,115 @@
+"""What commands print: results to standard output, progress to standard error."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any, Self
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+NARROW = 78
+
+
+def stdout() -> Console:
+    """A console for results; at least 80 columns wide when it is not a terminal."""
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(highlight=False, width=100)
+    return console
+
+
+def print_json(content: Any) -> None:
+    typer.echo(json.dumps(content, indent=2, allow_nan=False))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A plain table; columns whose heading starts with '>' are right-aligned."""
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    for heading in columns:
+        right = heading.startswith(">")
+        table.add_column(
+            heading.removeprefix(">"), justify="right" if right else "left", overflow="fold"
+        )
+    for row in rows:
+        table.add_row(*row)
+    stdout().print(table)
+
+
+def summary(what: str, text: str) -> None:
+    """One line for a finished stage."""
+    console = stdout()
+    console.print(f"[bold]{what:<9}[/bold] {text}", soft_wrap=True)
+
+
+class Bars:
+    """Progress bars with remaining time, one for each thing that is under way, on stderr.
+
+    Call it with (what, done, total, note); a bar appears with its first call.
+    """
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description:<9}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total, note=note)
+        self._progress.update(self._tasks[what], completed=done, total=total, note=note)
+
+    def close(self, what: str) -> None:
+        """Take a finished bar away."""
+        if what in self._tasks:
+            self._progress.remove_task(self._tasks.pop(what))
+
+    def of(self, what: str) -> Any:
+        """A callback (done, total) for one thing."""
+        return lambda done, total: self(what, done, total)
+
+
+def duration(seconds: float) -> str:
+    """`4.2 s`, `3 min 20 s`, `2 h 05 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(num_bytes: float) -> str:
+    """`512 B`, `1.2 MB`, `8.2 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} TB"
