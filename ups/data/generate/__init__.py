@@ -28,6 +28,8 @@ Precision = Literal["float32", "float64"] | torch.dtype
 
 _BATCH_BYTES = 256 * 2**20
 _MIN_POINTS = 16
+_MIN_NU = 1e-4
+"""Below it the solver's grid would pass 40000 points."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,11 @@ def generate(
     return path
 
 
+def raw_file_name(card: DatasetCard, parameters: dict[str, float]) -> str:
+    """The name `generate` gives a file: the published one, where these parameters have one."""
+    return _recipe(card, parameters)[0]
+
+
 def _recipe(
     card: DatasetCard, parameters: dict[str, float]
 ) -> tuple[str, dict[str, np.float64], _Solver]:
@@ -114,10 +121,10 @@ def _recipe(
         raise UsageError(f"{card.key}: has no built-in generator", hint="ups data list")
     match card.generator.kind:
         case "burgers1d":
-            nu = _parameter(card, parameters, "nu", positive=True)
+            nu = _parameter(card, parameters, "nu", least=_MIN_NU)
             return f"1D_Burgers_Sols_Nu{nu!r}.hdf5", {"Nu": np.float64(nu)}, partial(_burgers, nu)
         case "advection1d":
-            beta = _parameter(card, parameters, "beta", positive=False)
+            beta = _parameter(card, parameters, "beta")
             attribute = {"beta": np.float64(beta)}
             return f"1D_Advection_Sols_beta{beta!r}.hdf5", attribute, partial(_advection, beta)
         case kind:
@@ -137,14 +144,15 @@ def _burgers(
 def _advection(
     beta: float, family: SineFamily, grid: _Grid, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """Always float64 on the CPU: there is nothing to step."""
+    """On the CPU whatever the device: there is nothing to step."""
+    x = grid.centres()
     return advect_family(
-        family, grid.centres(), beta=beta, times=grid.times, domain_length=grid.length
+        family, x, beta=beta, times=grid.times, domain_length=grid.length, dtype=dtype
     )
 
 
 def _parameter(
-    card: DatasetCard, parameters: dict[str, float], name: str, *, positive: bool
+    card: DatasetCard, parameters: dict[str, float], name: str, *, least: float = -math.inf
 ) -> float:
     """The one parameter of a card, checked."""
     for given in parameters:
@@ -154,8 +162,8 @@ def _parameter(
     if name not in parameters:
         raise UsageError(f"{card.key}: parameter '{name}' is missing")
     value = float(parameters[name])
-    if not math.isfinite(value) or (positive and value <= 0):
-        allowed = "a positive number" if positive else "a finite number"
+    if not math.isfinite(value) or value < least:
+        allowed = "finite" if least == -math.inf else f"finite and at least {least:g}"
         raise UsageError(f"{card.key}: parameter {name}={value:g} must be {allowed}")
     return value
 

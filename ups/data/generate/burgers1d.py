@@ -14,9 +14,20 @@ from torch import Tensor
 from ups.errors import DataError
 
 CELLS_PER_INVERSE_NU = 4.0
+MIN_INTERNAL_POINTS = 256
+"""The solver's grid has 4 / nu points per unit of length, and never less than 256.
 
-STEP_SAFETY = 1.0
-"""Time step in units of the time the fastest value needs to cross a shock or a grid cell."""
+The thinnest shocks of the initial-condition family are then resolved. Measured against a finer
+grid and a quarter of the step, relative L2 over whole trajectories, worst of 24 or 64: 3e-4 at
+nu = 0.01 on 400 points (2e-5 on 600), 1e-4 at nu = 0.001 on 4096 (1e-3 on 2048, 9e-3 on 1024).
+Below 256 points the kinks and windows of frame 0 suffer whatever nu is.
+"""
+
+WAVE_FRACTION = 0.005
+"""Share of the domain that the fastest value may cross in one step, where viscosity allows more.
+
+Worst trajectory: 4e-5 for nu from 0.04 to 4; at 0.02 it is 4e-4, at 0.04 1e-3.
+"""
 
 REGROUP_EVERY = 8
 """Frames between two looks at how fast each trajectory still moves."""
@@ -72,8 +83,8 @@ def solve_burgers1d(
             values = initial
         frames[:, index] = values[:, ::output_stride]
         now = time
-    if not frames.isfinite().all():
-        raise DataError(f"Burgers at nu={nu}: the solution did not stay finite")
+    if not frames[:, -1].isfinite().all():
+        raise DataError(f"Burgers at nu={nu:g}: the solution did not stay finite")
     return frames
 
 
@@ -82,7 +93,7 @@ def internal_refinement(points: int, *, nu: float, domain_length: float = 1.0) -
 
     The thinnest shock is a few nu/pi wide.
     """
-    needed = CELLS_PER_INVERSE_NU * domain_length / nu
+    needed = max(MIN_INTERNAL_POINTS, CELLS_PER_INVERSE_NU * domain_length / nu)
     return max(1, math.ceil(needed / points))
 
 
@@ -116,9 +127,10 @@ class _Flow:
     """
 
     def __init__(self, like: Tensor, *, nu: float, domain_length: float) -> None:
-        self.viscosity = nu / math.pi
+        self.nu, self.viscosity = nu, nu / math.pi
         self.num_points = like.shape[-1]
         self.cell = domain_length / self.num_points
+        self.wave = WAVE_FRACTION * domain_length
         self.dtype, self.device = like.dtype, like.device
         modes = torch.arange((self.num_points - 1) // 3 + 1, dtype=torch.float64)
         self.wavenumbers = 2 * math.pi / domain_length * modes
@@ -131,11 +143,17 @@ class _Flow:
         return torch.fft.irfft(spectrum, n=self.num_points)
 
     def steps_for(self, values: Tensor, time_step: float | None) -> list[float]:
-        """The time step of each trajectory: the nearest power of sqrt(2) below the bound."""
+        """The time step of each trajectory: the nearest power of sqrt(2) below its bound.
+
+        The bound is the time in which the fastest value crosses a shock, nu / (pi max|v|), or a
+        cell where shocks are thinner than that, and at most a small share of the domain.
+        """
+        if not values.isfinite().all():
+            raise DataError(f"Burgers at nu={self.nu:g}: the solution did not stay finite")
         if time_step is not None:
             return [time_step] * len(values)
         speeds = values.abs().amax(-1).double().clamp(min=1e-12).tolist()
-        bounds = [STEP_SAFETY * max(self.cell, self.viscosity / v) / v for v in speeds]
+        bounds = [min(max(self.cell, self.viscosity / v), self.wave) / v for v in speeds]
         return [2.0 ** (math.floor(2 * math.log2(bound)) / 2) for bound in bounds]
 
     def advance(self, spectrum: Tensor, interval: float, step: float) -> Tensor:
