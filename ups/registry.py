@@ -101,7 +101,7 @@ class RawFile(Config):
     folder: str = Field("", description="Folder in the publisher's tree.")
     size_bytes: PositiveInt | None = Field(None, description="Exact, where it is known.")
     trajectories: PositiveInt
-    parameters: dict[str, float] = {}
+    parameters: dict[str, float] = Field(default_factory=dict)
 
 
 class Source(Config):

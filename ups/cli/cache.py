@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -47,7 +47,10 @@ def build(
     )
     with _output.Bars() as bars:
         outcome = training.build_codec_cache(
-            session, runs.checkpoint_path(run, "codec"), splits=split or ("train", "valid"), progress=bars
+            session,
+            runs.checkpoint_path(run, "codec"),
+            splits=split or ("train", "valid"),
+            progress=bars,
         )
     _output.summary("cache", describe_cache(outcome))
 
@@ -57,7 +60,7 @@ def list_all(as_json: Json = False) -> None:
     """List the caches on this machine."""
     from ups.cache.format import MANIFEST, Manifest, list_caches
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for folder in list_caches():
         done = (folder / MANIFEST).is_file()
         manifest = Manifest.read(folder / MANIFEST) if done else None

@@ -8,7 +8,6 @@ import shutil
 import sys
 from importlib import metadata
 
-
 import ups
 from ups import paths
 from ups.cli import _output
@@ -95,5 +94,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-

@@ -20,8 +20,9 @@ class StageChoice(StrEnum):
 
 
 def train(
-    stage: Annotated[StageChoice, typer.Option(help="Which stage; all runs them in order.")]
-    = StageChoice.all,
+    stage: Annotated[
+        StageChoice, typer.Option(help="Which stage; all runs them in order.")
+    ] = StageChoice.all,
     config: ConfigOption = None,
     overrides: Overrides = None,
     dry_run: Annotated[

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -74,6 +75,10 @@ class GridCodec(nn.Module):
         DataError: The grid is not a multiple of the patch.
     """
 
+    basis: Tensor
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self, config: GridCodecConfig, geometry: GridGeometry) -> None:
         super().__init__()
         _check_patch(config, geometry)
@@ -88,11 +93,13 @@ class GridCodec(nn.Module):
         self.register_buffer("basis", cosine_basis(config.patch_size, dims).float())
         self.register_buffer("shift", torch.zeros(num_fields))
         self.register_buffer("scale", torch.ones(num_fields))
-        local = {"width": config.width, "depth": config.depth, "periodic": geometry.periodic}
+        local = partial(
+            LocalNetwork, width=config.width, depth=config.depth, periodic=geometry.periodic
+        )
         if not self.is_invertible:
-            self.encoder = LocalNetwork(points * num_fields, self.latent_dim, **local)
-            self.decoder = LocalNetwork(self.latent_dim, points * num_fields, **local)
-        self.expansion = LocalNetwork(self.latent_dim, _FEATURES * num_fields, **local)
+            self.encoder = local(points * num_fields, self.latent_dim)
+            self.decoder = local(self.latent_dim, points * num_fields)
+        self.expansion = local(self.latent_dim, _FEATURES * num_fields)
         self.functions = nn.Sequential(
             nn.Linear(2 * dims * config.patch_size, config.width),
             nn.GELU(),
@@ -190,7 +197,10 @@ class GridCodec(nn.Module):
 
     def fingerprint(self) -> str:
         """SHA-256 over options, geometry and every weight: two codecs agree only if it does."""
-        options = {"config": self.config.model_dump(exclude={"gate"}), "geometry": asdict(self.geometry)}
+        options = {
+            "config": self.config.model_dump(exclude={"gate"}),
+            "geometry": asdict(self.geometry),
+        }
         digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
         for name, weight in sorted(self.state_dict().items()):
             digest.update(name.encode())
@@ -217,6 +227,4 @@ def _check_patch(config: GridCodecConfig, geometry: GridGeometry) -> None:
             hint="choose a divisor with --set codec.patch_size=N",
         )
     if config.coefficients and config.coefficients > points:
-        raise DataError(
-            f"codec.coefficients: {config.coefficients} of a patch of {points} points"
-        )
+        raise DataError(f"codec.coefficients: {config.coefficients} of a patch of {points} points")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -38,15 +39,19 @@ class LocalNetwork(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, width: int, depth: int, periodic: Sequence[bool]
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        width: int,
+        depth: int,
+        periodic: Sequence[bool],
     ) -> None:
         super().__init__()
         self.periodic = tuple(periodic)
         reach = 1 + 2 * len(self.periodic)
         sizes = [in_channels] + [width] * depth
-        self.hidden = nn.ModuleList(
-            nn.Linear(reach * a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)
-        )
+        self.hidden = nn.ModuleList(nn.Linear(reach * a, b) for a, b in pairwise(sizes))
         self.out = nn.Linear(sizes[-1], out_channels)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)

@@ -100,9 +100,7 @@ def _double_coords(codec: GridCodec) -> Float[Tensor, "query dim"]:
     geometry = codec.geometry
     axes = [
         start + step * (torch.arange(2 * size, dtype=torch.float64) - 0.5) / 2
-        for size, start, step in zip(
-            geometry.space, geometry.origin, geometry.spacing, strict=True
-        )
+        for size, start, step in zip(geometry.space, geometry.origin, geometry.spacing, strict=True)
     ]
     grid = torch.meshgrid(*axes, indexing="ij")
     return torch.stack(grid, -1).reshape(-1, geometry.num_dims).to(codec.scale.device)

@@ -76,9 +76,7 @@ def _keys_beside(model: type[BaseModel], location: tuple[int | str, ...]) -> lis
     return list(_fields(owner))
 
 
-def _without_union_tags(
-    model: type[BaseModel], location: tuple[int | str, ...]
-) -> list[int | str]:
+def _without_union_tags(model: type[BaseModel], location: tuple[int | str, ...]) -> list[int | str]:
     """Drop the parts of an error's place that name a union member rather than a YAML key."""
     kept: list[int | str] = []
     owner: Any = model

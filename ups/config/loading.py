@@ -17,9 +17,7 @@ from ups.errors import ConfigError, did_you_mean
 DEFAULT_CONFIG = "burgers1d.yaml"
 
 
-def load_experiment(
-    config: str | Path | None = None, overrides: Sequence[str] = ()
-) -> Experiment:
+def load_experiment(config: str | Path | None = None, overrides: Sequence[str] = ()) -> Experiment:
     """Read a config, its ancestors and the overrides.
 
     Args:
@@ -33,7 +31,9 @@ def load_experiment(
     content = _with_ancestors(path, seen=())
     for override in overrides:
         content = merged(content, parse_override(override))
-    where = f"{paths.display(path)} with {' '.join(overrides)}" if overrides else paths.display(path)
+    where = (
+        f"{paths.display(path)} with {' '.join(overrides)}" if overrides else paths.display(path)
+    )
     return validated(Experiment, content, where)
 
 

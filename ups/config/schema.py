@@ -8,8 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from pydantic import model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from ups.config.base import Config
 
@@ -68,7 +74,9 @@ class LatentOperatorConfig(Config):
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, found {self.kernel_size}")
         if self.mixer == "attention" and self.width % (2 * self.heads):
-            raise ValueError(f"width {self.width} must be a multiple of 2 x heads = {2 * self.heads}")
+            raise ValueError(
+                f"width {self.width} must be a multiple of 2 x heads = {2 * self.heads}"
+            )
         return self
 
 

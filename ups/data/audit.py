@@ -81,13 +81,15 @@ def _scan(store: TrajectoryStore, card: DatasetCard, progress: Progress | None) 
     statistics, digest = RunningStatistics(), hashlib.sha256()
     rows: list[tuple[Array, ...]] = []
     for start, block in _blocks(store):
-        digest.update(block)
+        digest.update(block.data)
         training = store.splits[start : start + len(block)] == 0
         statistics.update(block[training])
         rows.append(_describe(block))
         if progress:
             progress(start + len(block), store.num_trajectories)
-    finite, constant, flat, zero, drift = (np.concatenate(column) for column in zip(*rows))
+    finite, constant, flat, zero, drift = (
+        np.concatenate(column) for column in zip(*rows, strict=True)
+    )
     return _Scan(finite, constant, flat, zero, drift, statistics.result(), digest.hexdigest())
 
 
@@ -101,11 +103,11 @@ def _blocks(store: TrajectoryStore) -> Iterator[tuple[int, Array]]:
 def _describe(block: Array) -> tuple[Array, ...]:
     """Per trajectory: finite, constant, flat frames, zero frames, drift of the mean per field."""
     space = tuple(range(2, block.ndim - 1))
-    finite = np.isfinite(block).reshape(len(block), -1).all(1)
+    finite = np.asarray(np.isfinite(block).reshape(len(block), -1).all(axis=1))
     low, high = block.min(space), block.max(space)
     flat = (high == low).all(-1)
     zero = flat & (high == 0).all(-1)
-    constant = ((high.max(1) == low.min(1))).any(-1)
+    constant = (high.max(1) == low.min(1)).any(-1)
     means = block.mean(space, dtype=np.float64)
     size = np.sqrt(np.square(block, dtype=np.float64).mean((1, *space))) + 1e-30
     drift = np.abs(means - means[:, :1]).max(1) / size
@@ -219,9 +221,7 @@ def _check_parameters(store: TrajectoryStore, card: DatasetCard) -> Finding:
     return Finding("parameters", "ok", "; ".join(named) or "none")
 
 
-def _check_conserved(
-    store: TrajectoryStore, card: DatasetCard, scan: _Scan
-) -> Iterator[Finding]:
+def _check_conserved(store: TrajectoryStore, card: DatasetCard, scan: _Scan) -> Iterator[Finding]:
     """The mean over all points is conserved; over every n-th point only as far as fronts allow."""
     stride = store.metadata.stride_x
     limit = _MEAN_DRIFT if stride == 1 else _MEAN_DRIFT_OF_SAMPLES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -104,7 +104,7 @@ def find_raw(card: DatasetCard, raw: Sequence[Path] = ()) -> list[Path]:
     In a folder, files count whose names begin like the published ones.
     """
     places = list(raw) or [paths.raw_dir(card.key)]
-    prefix = os.path.commonprefix([file.name for file in card.source.files])
+    prefix = _common_start([file.name for file in card.source.files])
     found: list[Path] = []
     for place in places:
         if place.is_dir():
@@ -119,6 +119,12 @@ def find_raw(card: DatasetCard, raw: Sequence[Path] = ()) -> list[Path]:
             hint=f"ups data generate {card.key}",
         )
     return found
+
+
+def _common_start(names: Sequence[str]) -> str:
+    """The characters with which all names begin."""
+    columns = zip(*names, strict=False)
+    return "".join(c[0] for c in itertools.takewhile(lambda c: len(set(c)) == 1, columns))
 
 
 def _plan(
@@ -156,9 +162,7 @@ def _step(card: DatasetCard, times: Array) -> float | None:
     return float(f"{steps.mean():.6g}")
 
 
-def _version_name(
-    card: DatasetCard, sources: Sequence[RawTrajectories], recipe: Recipe
-) -> str:
+def _version_name(card: DatasetCard, sources: Sequence[RawTrajectories], recipe: Recipe) -> str:
     parts = []
     for parameter in card.parameters:
         values = sorted({source.parameters[parameter.name] for source in sources})
@@ -237,7 +241,7 @@ def _write(
             chosen = splits[done : done + len(block)]
             _exclude_invalid(block, chosen, source, start, recipe)
             statistics.update(block[chosen == 0])
-            digest.update(block)
+            digest.update(block.data)
             fields[done : done + len(block)] = block
             done += len(block)
             if progress:

@@ -139,6 +139,9 @@ class AttentionMixer(nn.Module):
         x: (batch, *anchors, width) -> the same
     """
 
+    cos: Tensor
+    sin: Tensor
+
     def __init__(
         self, width: int, heads: int, anchors: Sequence[int], periodic: Sequence[bool]
     ) -> None:

@@ -68,6 +68,9 @@ class LatentOperator(nn.Module):
         output: (batch, num_tokens, latent_dim)
     """
 
+    step_size: Tensor
+    conserved: Tensor
+
     def __init__(self, config: LatentOperatorConfig, layout: TokenLayout) -> None:
         super().__init__()
         self.config, self.layout = config, layout

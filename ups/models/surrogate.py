@@ -18,7 +18,7 @@ class Surrogate(nn.Module):
     """What a finished run is used as.
 
     Args:
-        parameters: The card's PDE parameters, in the order of the store's columns.
+        cards: The dataset card's PDE parameters, in the order of the store's columns.
         dt: Time of one step, in the card's unit.
     """
 
@@ -26,12 +26,12 @@ class Surrogate(nn.Module):
         self,
         codec: GridCodec,
         operator: LatentOperator,
-        parameters: Sequence[Parameter],
+        cards: Sequence[Parameter],
         dt: float,
     ) -> None:
         super().__init__()
         self.codec, self.operator = codec, operator
-        self.parameters, self.dt = tuple(parameters), dt
+        self.cards, self.dt = tuple(cards), dt
 
     def step(
         self,
@@ -46,7 +46,7 @@ class Surrogate(nn.Module):
         self, parameters: Float[Tensor, "batch parameter"]
     ) -> Float[Tensor, "batch parameter"]:
         """Physical parameter values -> [-1, 1] over each one's range."""
-        return scale_parameters(self.parameters, parameters)
+        return scale_parameters(self.cards, parameters)
 
     def parameter_row(self, values: Mapping[str, float]) -> Float[Tensor, "1 parameter"]:
         """Named physical values -> one row in the model's order.
@@ -54,7 +54,7 @@ class Surrogate(nn.Module):
         Raises:
             UsageError: A parameter is missing or unknown.
         """
-        names = [parameter.name for parameter in self.parameters]
+        names = [parameter.name for parameter in self.cards]
         for name in values:
             if name not in names:
                 raise UsageError(f"{name}: unknown parameter{did_you_mean(name, names)}")

@@ -32,8 +32,10 @@ class Stage(Protocol):
     """
 
     name: ClassVar[str]
-    config: TrainingConfig
     trainable: nn.Module
+
+    @property
+    def config(self) -> TrainingConfig: ...
 
     def batch(self, step: int, micro: int) -> Any: ...
 
@@ -235,7 +237,7 @@ class Fit:
 
 @contextmanager
 def interrupts() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into a flag that is read between steps; the second one stops at once."""
+    """Turn the first Ctrl-C into a flag, read between steps; the second one stops at once."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ups.config.schema import AdamWConfig, MuonConfig, OptimizerConfig, ScheduleConfig
@@ -65,13 +65,13 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> Optimizers:
             return Optimizers(members)
 
 
-def _adamw(weights: list[Tensor], config: AdamWConfig | MuonConfig) -> torch.optim.Optimizer:
+def _adamw(weights: list[nn.Parameter], config: AdamWConfig | MuonConfig) -> torch.optim.Optimizer:
     return torch.optim.AdamW(
         weights, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
     )
 
 
-def _muon(weights: list[Tensor], config: MuonConfig) -> torch.optim.Optimizer:
+def _muon(weights: list[nn.Parameter], config: MuonConfig) -> torch.optim.Optimizer:
     return torch.optim.Muon(
         weights,
         lr=config.lr,

@@ -38,7 +38,7 @@ Done = Callable[["StageOutcome | CacheOutcome"], None]
 class StageOutcome:
     """What one finished stage has to say."""
 
-    stage: StageName
+    stage: str
     run: Path
     checkpoint: Path
     fit: FitResult
@@ -248,7 +248,7 @@ def _prepare_operator(session: Session, codec_from: Path) -> GridCodec:
 
 
 def find_codec(store: TrajectoryStore, options: GridCodecConfig | None = None) -> Path:
-    """The newest codec checkpoint that was trained on exactly this data, with these options if given.
+    """The newest codec trained on exactly this data, with these options where given.
 
     Raises:
         CheckpointError: There is none; the hint is the command that makes it.
@@ -266,9 +266,7 @@ def find_codec(store: TrajectoryStore, options: GridCodecConfig | None = None) -
     problem = f"no codec trained on {store.name}"
     if others:
         problem = f"{others} codecs trained on {store.name}, but with other options than asked for"
-    raise CheckpointError(
-        problem, hint="ups train --stage codec, with the same --config and --set"
-    )
+    raise CheckpointError(problem, hint="ups train --stage codec, with the same --config and --set")
 
 
 def _without_gate(options: GridCodecConfig) -> dict[str, Any]:
@@ -302,9 +300,7 @@ def build_codec_cache(
     return CacheOutcome(build, identity)
 
 
-def cache_identity(
-    store: TrajectoryStore, codec: GridCodec, config: CacheConfig
-) -> CacheIdentity:
+def cache_identity(store: TrajectoryStore, codec: GridCodec, config: CacheConfig) -> CacheIdentity:
     return identity_of(
         store,
         codec=codec.label,
@@ -326,9 +322,7 @@ def geometry_of(store: TrajectoryStore) -> GridGeometry:
     )
 
 
-def normalisation(
-    card: DatasetCard, store: TrajectoryStore
-) -> tuple[list[float], list[float]]:
+def normalisation(card: DatasetCard, store: TrajectoryStore) -> tuple[list[float], list[float]]:
     """Shift and scale of each channel, by the card's rule, from the training split."""
     shift, scale = [], []
     for index, field in enumerate(card.fields):

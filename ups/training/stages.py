@@ -178,9 +178,7 @@ class OperatorStage:
     def validate(self) -> dict[str, float]:
         """Decoded rollout from one frame to the end, on the validation split: nRMSE."""
         members = self.store.split("valid")[: self.config.validation_trajectories]
-        horizon = horizon_for(
-            self.store.num_frames, history=1, stride=self.stride, steps=None
-        )
+        horizon = horizon_for(self.store.num_frames, history=1, stride=self.stride, steps=None)
         errors = []
         for batch in predict_split(
             self.surrogate, self.store, members, horizon, batch_size=64, device=self.device

@@ -1,4 +1,4 @@
-"""PDEBench's scalar 1-D layout: one array `tensor` (trajectory, time, x), parameter as attribute."""
+"""PDEBench's scalar 1-D layout: one array `tensor` (trajectory, time, x)."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class PdebenchTensor:
 
     def __init__(self, path: Path, card: DatasetCard) -> None:
         self.path = path
+        self.coords: tuple[np.ndarray[Any, Any], ...]
         self._file = open_hdf5(path)
         try:
             self._tensor = dataset_of(self._file, "tensor", path)
@@ -64,9 +65,7 @@ class PdebenchTensor:
                 block = self._tensor[start:stop]
             else:
                 per_device = self._tensor.shape[1]
-                block = np.stack(
-                    [self._tensor[divmod(i, per_device)] for i in range(start, stop)]
-                )
+                block = np.stack([self._tensor[divmod(i, per_device)] for i in range(start, stop)])
         return np.asarray(block, dtype=np.float32)[..., None]
 
     def close(self) -> None:
