@@ -1,0 +1,130 @@
+"""What a number was measured on. Two results with different protocols are never ranked together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Self
+
+from pydantic import ConfigDict
+
+from ups import files
+from ups.errors import did_you_mean
+
+HEADLINE = (
+    "nrmse: RMSE over space / RMS of reference over space; "
+    "mean over trajectories, predicted frames and channels"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """Everything that decides whether two numbers may be compared, and nothing else.
+
+    Seeds belong to the run, not here: two seeds of one model are two rows of one table.
+
+    Attributes:
+        split: 'train', 'valid' or 'test'.
+        split_hash: Of the division into train, valid and test.
+        data_sha256: Of all field values of the version.
+        resolution: Points per space axis.
+        domain: (low, high) of each space axis.
+        stride_x, stride_t: Every which point and frame of the raw data the version kept.
+        dt: Time between stored frames; None for a static problem.
+        stride: Stored frames per predicted frame.
+        history: Frames given.
+        horizon: Frames predicted.
+        mode: 'rollout' feeds predictions back; 'one-step' starts each from the truth.
+        metric: The headline metric and its reductions, in words.
+        selected_on: The split that chose the checkpoint.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    dataset: str
+    version: str
+    split: str
+    split_hash: str
+    data_sha256: str
+    resolution: tuple[int, ...]
+    domain: tuple[tuple[float, float], ...]
+    stride_x: int
+    stride_t: int
+    dt: float | None
+    stride: int
+    history: int
+    horizon: int
+    num_trajectories: int
+    mode: Literal["rollout", "one-step"] = "rollout"
+    metric: str = HEADLINE
+    selected_on: str = "valid"
+
+    def __post_init__(self) -> None:
+        """One spelling per value, so that equal protocols have equal ids."""
+        if self.mode not in ("rollout", "one-step"):
+            raise ValueError(f"mode is {self.mode!r}, not 'rollout' or 'one-step'")
+        if len(self.domain) != len(self.resolution):
+            raise ValueError(
+                f"{len(self.domain)} domain axes for a resolution of {tuple(self.resolution)}"
+            )
+        domain = tuple((float(low), float(high)) for low, high in self.domain)
+        object.__setattr__(self, "domain", domain)
+        object.__setattr__(self, "resolution", tuple(int(size) for size in self.resolution))
+        object.__setattr__(self, "dt", None if self.dt is None else float(self.dt))
+
+    @property
+    def id(self) -> str:
+        """The first 12 hex digits of the sha256 of all fields as canonical JSON."""
+        return protocol_id(self.to_dict())
+
+    @property
+    def extents(self) -> tuple[float, ...]:
+        """Domain length per axis."""
+        return tuple(high - low for low, high in self.domain)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: lists for tuples."""
+        content = asdict(self)
+        content["resolution"] = list(self.resolution)
+        content["domain"] = [list(pair) for pair in self.domain]
+        return content
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`.
+
+        Raises:
+            ValueError: A field is unknown, missing or not what it should be.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in content:
+            if name not in known:
+                raise ValueError(f"protocol.{name}: unknown{did_you_mean(name, known)}")
+        try:
+            return cls(**content)
+        except TypeError as error:
+            raise ValueError(f"protocol: {error}") from error
+
+    def describe(self) -> str:
+        """The protocol in one line of words."""
+        return describe_protocol(self.to_dict())
+
+
+def protocol_id(content: Mapping[str, Any]) -> str:
+    """The id of a protocol given as `Protocol.to_dict` gives it."""
+    return files.sha256_json(content)[:12]
+
+
+def describe_protocol(content: Mapping[str, Any]) -> str:
+    """One line of words for a protocol given as `Protocol.to_dict` gives it."""
+    grid = "x".join(str(size) for size in content["resolution"])
+    given, predicted = content["history"], content["horizon"]
+    steps = f"{given} -> {predicted} frames"
+    if content["mode"] == "one-step":
+        steps += ", one step at a time"
+    spacing = f"stride {content['stride']}, " if content["stride"] != 1 else ""
+    return (
+        f"{content['dataset']} ({content['version']}), {content['split']} split of "
+        f"{content['num_trajectories']}, grid {grid}, {spacing}{steps}, "
+        f"selected on {content['selected_on']}"
+    )
