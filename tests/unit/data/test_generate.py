@@ -259,6 +259,20 @@ def test_file_looks_like_pdebench_s(key, parameters, attribute, tmp_path):
         assert ours.attrs.get_id(attribute).shape == theirs.attrs.get_id(attribute).shape == ()
 
 
+def test_coarse_file_keeps_the_layout(burgers, tmp_path):
+    path = generate(burgers, parameters={"nu": 0.03}, num_trajectories=2, seed=0,
+                    out_dir=tmp_path, points=64, frames=41, dtype="float64")  # fmt: skip
+    assert path == tmp_path / "1D_Burgers_Sols_Nu0.03.hdf5"
+    with h5py.File(path) as file:
+        assert file["tensor"].shape == (2, 41, 64)
+        assert file["tensor"].dtype == np.float32
+        assert file["tensor"].chunks is None
+        np.testing.assert_allclose(file["t-coordinate"][()], 0.05 * np.arange(42), atol=3e-7)
+        np.testing.assert_allclose(file["x-coordinate"][()], centres(64), atol=1e-7)
+        assert file.attrs["Nu"] == 0.03
+        assert file.attrs["generator_seed"] == 0
+
+
 @pytest.mark.parametrize("key", ["burgers1d", "advection1d"])
 def test_names_are_the_published_ones(key):
     card = load_card(key)
@@ -298,7 +312,7 @@ def test_progress_counts_trajectories(burgers, tmp_path):
         ({"frames": 1}, "frames=1"),
         ({"seed": -1}, "seed=-1"),
         ({"batch_size": 0}, "batch_size=0"),
-        ({"dtype": "float16"}, "dtype=float16"),
+        ({"dtype": torch.float16}, "dtype=torch.float16"),
         ({"device": "abacus"}, "device=abacus"),
     ],
 )

@@ -26,7 +26,7 @@ from ups.registry import DatasetCard
 Progress = Callable[[int, int], None]
 Precision = Literal["float32", "float64"] | torch.dtype
 
-_BATCH_BYTES = 256 * 2**20
+_BATCH_BYTES = 128 * 2**20
 _MIN_POINTS = 16
 _MIN_NU = 1e-4
 """Below it the solver's grid would pass 40000 points."""
@@ -80,7 +80,7 @@ def generate(
             grid is finer where the solution needs it.
         frames: Stored frames over the card's time interval, both ends included.
         dtype: Precision to solve in; the file is float32.
-        batch_size: Trajectories solved at once; by default what 256 MiB of output hold.
+        batch_size: Trajectories solved at once; by default what 128 MiB of output hold.
         progress: Called with (trajectories done, all) after every batch.
     Returns:
         The file's path in `out_dir`.
@@ -92,7 +92,7 @@ def generate(
     grid = _grid(card, points, frames)
     _check_counts(num_trajectories, seed, batch_size)
     precision, where = _precision(dtype), _device(device)
-    batch = batch_size or max(1, _BATCH_BYTES // (4 * len(grid.times) * grid.points))
+    batch = batch_size or _batch_size(grid, precision)
     path = Path(out_dir) / name
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file, _one_thread():
         _lay_out(file, grid, num_trajectories)
@@ -189,6 +189,10 @@ def _check_counts(num_trajectories: int, seed: int, batch_size: int | None) -> N
         raise UsageError(f"seed={seed} must not be negative")
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"batch_size={batch_size} must be at least 1")
+
+
+def _batch_size(grid: _Grid, precision: torch.dtype) -> int:
+    return max(1, _BATCH_BYTES // (precision.itemsize * len(grid.times) * grid.points))
 
 
 def _precision(dtype: Precision) -> torch.dtype:
