@@ -116,15 +116,19 @@ def protocol_id(content: Mapping[str, Any]) -> str:
 
 
 def describe_protocol(content: Mapping[str, Any]) -> str:
-    """One line of words for a protocol given as `Protocol.to_dict` gives it."""
+    """One line of words for a protocol given as `Protocol.to_dict` gives it.
+
+    What is as it should be, stride 1 and a checkpoint selected on 'valid', goes without saying.
+    """
     grid = "x".join(str(size) for size in content["resolution"])
     given, predicted = content["history"], content["horizon"]
     steps = f"{given} -> {predicted} frames"
     if content["mode"] == "one-step":
         steps += ", one step at a time"
     spacing = f"stride {content['stride']}, " if content["stride"] != 1 else ""
+    chosen = content["selected_on"]
+    selected = f", selected on {chosen}" if chosen != "valid" else ""
     return (
-        f"{content['dataset']} ({content['version']}), {content['split']} split of "
-        f"{content['num_trajectories']}, grid {grid}, {spacing}{steps}, "
-        f"selected on {content['selected_on']}"
+        f"{content['dataset']} ({content['version']}), {content['num_trajectories']} "
+        f"{content['split']} trajectories, grid {grid}, {spacing}{steps}{selected}"
     )

@@ -1,0 +1,1 @@
+"""Immutable entries and the tables made of them; needs no torch."""
