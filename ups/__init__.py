@@ -1,3 +1,92 @@
-"""The Universal Physics Stack."""
+"""The Universal Physics Stack: data, latent caches, staged training and honest evaluation.
+
+Everything that the `ups` command does is one call here. Names are imported when they are first
+used, so that `import ups` stays cheap:
+
+    load_card, generate, convert, audit, TrajectoryStore      data
+    load_experiment, train, resume, build_codec_cache         training
+    load_run, rollout, evaluate, nrmse                        using and judging a run
+    add_entry, rank                                           leaderboard
+    quickstart                                                all of it once
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ups.checkpoint import load_run
+    from ups.config.loading import load_experiment
+    from ups.data.audit import audit
+    from ups.data.convert import Recipe, convert
+    from ups.data.generate import generate
+    from ups.data.store import TrajectoryStore
+    from ups.evaluation.evaluate import evaluate
+    from ups.evaluation.metrics import nrmse
+    from ups.evaluation.rollout import rollout
+    from ups.leaderboard.entries import add as add_entry
+    from ups.leaderboard.table import rank
+    from ups.models.surrogate import Surrogate
+    from ups.pipeline import quickstart
+    from ups.registry import DatasetCard, load_card
+    from ups.training.run import build_codec_cache, open_session, resume, train
+
+_HOME = {
+    "DatasetCard": "registry",
+    "Recipe": "data.convert",
+    "Surrogate": "models.surrogate",
+    "TrajectoryStore": "data.store",
+    "add_entry": "leaderboard.entries:add",
+    "audit": "data.audit",
+    "build_codec_cache": "training.run",
+    "convert": "data.convert",
+    "evaluate": "evaluation.evaluate",
+    "generate": "data.generate",
+    "load_card": "registry",
+    "load_experiment": "config.loading",
+    "load_run": "checkpoint",
+    "nrmse": "evaluation.metrics",
+    "open_session": "training.run",
+    "quickstart": "pipeline",
+    "rank": "leaderboard.table",
+    "resume": "training.run",
+    "rollout": "evaluation.rollout",
+    "train": "training.run",
+}
+
+__all__ = [
+    "DatasetCard",
+    "Recipe",
+    "Surrogate",
+    "TrajectoryStore",
+    "add_entry",
+    "audit",
+    "build_codec_cache",
+    "convert",
+    "evaluate",
+    "generate",
+    "load_card",
+    "load_experiment",
+    "load_run",
+    "nrmse",
+    "open_session",
+    "quickstart",
+    "rank",
+    "resume",
+    "rollout",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'ups' has no attribute '{name}'")
+    module, _, attribute = _HOME[name].partition(":")
+    return getattr(import_module(f"ups.{module}"), attribute or name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ups import files
+from ups import files, runs
 from ups.codec.grid import GridCodec, GridGeometry
 from ups.config.base import validated
 from ups.config.schema import Experiment, GridCodecConfig, LatentOperatorConfig
@@ -119,6 +119,16 @@ def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise CheckpointError(f"{path}: does not fit this version of ups: {first}") from error
+
+
+def load_run(run: str | Path | None = None, device: torch.device | str = "cpu") -> Surrogate:
+    """The finished surrogate of a run, ready to predict.
+
+    Args:
+        run: Its folder, `name/id`, or `name` for its newest; None is the newest of all.
+    """
+    path = runs.checkpoint_path(runs.find_run(run), "operator")
+    return load(path, device).surrogate().to(device)
 
 
 def _read(path: Path) -> dict[str, Any]:

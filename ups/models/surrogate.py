@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from ups.codec.grid import GridCodec
 from ups.errors import UsageError, did_you_mean
 from ups.models.operator import LatentOperator
 from ups.registry import Parameter
+
+Array = np.ndarray[Any, Any]
 
 
 class Surrogate(nn.Module):
@@ -79,6 +84,35 @@ class Surrogate(nn.Module):
         while True:
             tokens = self.step(tokens, scaled)
             yield tokens
+
+    @torch.no_grad()
+    def predict(self, initial: ArrayLike, *, steps: int, **parameters: float) -> Array:
+        """Roll a user's own state forward.
+
+        Args:
+            initial: Physical fields on the grid of the training data, (*space, channel) or
+                (batch, *space, channel).
+            steps: Frames to predict, each `dt` later than the one before.
+            **parameters: A value for each PDE parameter, for example `nu=0.01`.
+        Returns:
+            (time, *space, channel) or (batch, time, *space, channel), float32, the initial state
+            not included.
+        Raises:
+            UsageError: Wrong shape, or a parameter that is unknown or missing.
+        """
+        fields = torch.as_tensor(
+            np.asarray(initial, dtype=np.float32), device=self.codec.scale.device
+        )
+        geometry = self.codec.geometry
+        expected = (*geometry.space, len(geometry.fields))
+        single = tuple(fields.shape) == expected
+        if not single and tuple(fields.shape[1:]) != expected:
+            raise UsageError(f"initial state of shape {tuple(fields.shape)}, expected {expected}")
+        batch = fields[None] if single else fields
+        rows = self.parameter_row(parameters).expand(len(batch), -1)
+        states = zip(range(steps), self.roll(batch, rows), strict=False)
+        frames = torch.stack([self.codec.decode(tokens) for _, tokens in states], 1)
+        return (frames[0] if single else frames).cpu().numpy()
 
 
 def scale_parameters(

@@ -113,6 +113,11 @@ def raw_file_name(card: DatasetCard, parameters: dict[str, float]) -> str:
     return _recipe(card, parameters)[0]
 
 
+def generator_label(card: DatasetCard) -> str:
+    """What `generate` writes into a raw file as its maker: version of ups and solver."""
+    return f"ups {__version__} {card.generator.kind if card.generator else ''}"
+
+
 def _recipe(
     card: DatasetCard, parameters: dict[str, float]
 ) -> tuple[str, dict[str, np.float64], _Solver]:
@@ -213,7 +218,7 @@ def _device(device: str | torch.device) -> torch.device:
 def _provenance(card: DatasetCard, seed: int, precision: torch.dtype) -> dict[str, str | int]:
     """Attributes that the published files do not have; readers tolerate them."""
     return {
-        "generator": f"ups {__version__} {card.generator.kind if card.generator else ''}",
+        "generator": generator_label(card),
         "generator_seed": seed,
         "generator_precision": str(precision).removeprefix("torch."),
     }

@@ -1,0 +1,255 @@
+"""Judge a finished run: roll out, decode, compare with the truth and with trivial predictors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ups import checkpoint as checkpoints
+from ups import files, runs
+from ups.checkpoint import Checkpoint
+from ups.config.schema import EvaluationConfig, GatesConfig
+from ups.data.store import TrajectoryStore
+from ups.errors import DataError
+from ups.evaluation.accumulator import MetricAccumulator, Metrics
+from ups.evaluation.protocol import Protocol
+from ups.evaluation.report import Report, Row, write_report
+from ups.evaluation.rollout import Batch, Horizon, horizon_for, predict_split
+from ups.models.surrogate import Surrogate
+
+Progress = Callable[[int, int], None]
+MODEL, PERSISTENCE, SPATIAL_MEAN = "model", "persistence", "spatial mean"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One trajectory as predicted and as it is, (time, *space, channel), for pictures."""
+
+    title: str
+    times: np.ndarray[Any, Any]
+    prediction: np.ndarray[Any, Any]
+    reference: np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A report, with what pictures of it need.
+
+    Attributes:
+        metrics: Of each row of the report, by its name.
+        times: Of the predicted frames, from the last given one.
+    """
+
+    report: Report
+    path: Path
+    metrics: dict[str, Metrics]
+    times: np.ndarray[Any, Any]
+    examples: tuple[Example, ...]
+    store: TrajectoryStore
+
+
+def evaluate(
+    run: Path,
+    *,
+    settings: EvaluationConfig | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Roll out a run's operator on held-out trajectories and write `report.json`.
+
+    Everything is measured on decoded fields in physical units, in one float64 pass.
+
+    Args:
+        settings: Split, history, horizon; None takes those of the run's config.
+        progress: Called with (trajectories done, trajectories in all).
+
+    Raises:
+        CheckpointError: The run holds no usable operator.
+        DataError: The data of the run is not here, or has changed since.
+    """
+    device = torch.device(device)
+    path = runs.checkpoint_path(run, "operator")
+    found = checkpoints.load(path, device)
+    settings = settings or found.experiment.evaluation
+    store = open_store_of(found)
+    stride = found.experiment.data.stride
+    horizon = horizon_for(
+        store.num_frames, history=settings.history, stride=stride, steps=settings.horizon
+    )
+    surrogate = found.surrogate().to(device)
+    members = store.split(settings.split)
+    rows, seconds = _measure(surrogate, store, members, horizon, settings, device, progress)
+    protocol = _protocol(store, settings, horizon, len(members))
+    report = Report(
+        run=_describe_run(run, path, found),
+        protocol=protocol,
+        rows=_rows(rows, seconds / (len(members) * horizon.steps)),
+        environment={**runs.environment(), "device": str(device)},
+    )
+    times = store.time[horizon.frames] - store.time[horizon.first]
+    picked = _examples(surrogate, store, members, horizon, rows[MODEL], device, times)
+    written = write_report(report, run)
+    return Evaluation(report, written, rows, times, tuple(picked), store)
+
+
+def open_store_of(found: Checkpoint) -> TrajectoryStore:
+    """The data that a checkpoint was trained on, exactly.
+
+    Raises:
+        DataError: That version is not here, or was converted from other values or splits.
+    """
+    identity = found.identity
+    store = TrajectoryStore.open(identity.dataset, identity.version)
+    now = (store.metadata.data_sha256, store.metadata.split_hash)
+    if now != (identity.data_sha256, identity.split_hash):
+        raise DataError(
+            f"{store.path}: values or splits differ from those that the run was trained on",
+            hint="convert the run's data again, or train on this version: ups train",
+        )
+    return store
+
+
+def _measure(
+    surrogate: Surrogate,
+    store: TrajectoryStore,
+    members: np.ndarray[Any, Any],
+    horizon: Horizon,
+    settings: EvaluationConfig,
+    device: torch.device,
+    progress: Progress | None,
+) -> tuple[dict[str, Metrics], float]:
+    """Metrics of the model and of the trivial predictors, and the model's wall time."""
+    assert store.metadata.dt is not None
+    meta = store.metadata
+    sums = {
+        name: MetricAccumulator(
+            dt=meta.dt * horizon.stride,
+            extents=[high - low for low, high in meta.bounds],
+            channels=meta.fields,
+        )
+        for name in (MODEL, PERSISTENCE, SPATIAL_MEAN)
+    }
+    seconds = done = 0.0
+    for batch in predict_split(
+        surrogate, store, members, horizon, batch_size=settings.batch_size, device=device
+    ):
+        for name, prediction in _predictions(batch):
+            sums[name].update(prediction, batch.reference)
+        seconds += batch.seconds
+        done += len(batch.trajectories)
+        if progress:
+            progress(int(done), len(members))
+    return {name: one.result() for name, one in sums.items()}, seconds
+
+
+def _predictions(batch: Batch) -> Iterator[tuple[str, Tensor]]:
+    yield MODEL, batch.prediction
+    last = batch.given[:, None]
+    yield PERSISTENCE, last.expand_as(batch.reference)
+    space = tuple(range(2, last.ndim - 1))
+    yield SPATIAL_MEAN, last.mean(space, keepdim=True).expand_as(batch.reference)
+
+
+def _rows(metrics: dict[str, Metrics], seconds_per_step: float) -> tuple[Row, ...]:
+    return (
+        Row.of(MODEL, "model", metrics[MODEL].to_dict(), seconds_per_step=seconds_per_step),
+        Row.of(PERSISTENCE, "trivial", metrics[PERSISTENCE].to_dict()),
+        Row.of(SPATIAL_MEAN, "trivial", metrics[SPATIAL_MEAN].to_dict()),
+    )
+
+
+def _protocol(
+    store: TrajectoryStore, settings: EvaluationConfig, horizon: Horizon, count: int
+) -> Protocol:
+    meta = store.metadata
+    return Protocol(
+        dataset=meta.dataset,
+        version=meta.version,
+        split=settings.split,
+        split_hash=meta.split_hash,
+        data_sha256=meta.data_sha256,
+        resolution=store.space,
+        domain=meta.bounds,
+        stride_x=meta.stride_x,
+        stride_t=meta.stride_t,
+        dt=meta.dt or 0.0,
+        stride=horizon.stride,
+        history=horizon.history,
+        horizon=horizon.steps,
+        num_trajectories=count,
+    )
+
+
+def _describe_run(run: Path, path: Path, found: Checkpoint) -> dict[str, Any]:
+    surrogate = found.surrogate()
+    count = sum(weight.numel() for weight in surrogate.operator.parameters())
+    return {
+        "name": run.parent.name,
+        "id": runs.run_id(run),
+        "seed": found.identity.seed,
+        "commit": found.identity.commit,
+        "step": found.step,
+        "checkpoint_sha256": files.sha256_file(path),
+        "codec_fingerprint": found.identity.codec_fingerprint,
+        "num_parameters": count,
+        "valid_nrmse": found.metrics["valid_nrmse"],
+    }
+
+
+def _examples(
+    surrogate: Surrogate,
+    store: TrajectoryStore,
+    members: np.ndarray[Any, Any],
+    horizon: Horizon,
+    metrics: Metrics,
+    device: torch.device,
+    times: np.ndarray[Any, Any],
+) -> Iterator[Example]:
+    """The median and the worst trajectory."""
+    for label, quantile in (("median", 0.5), ("worst", 1.0)):
+        position = metrics.trajectory_at(quantile)
+        error = float(metrics.per_trajectory["nrmse"][position])
+        chosen = members[position : position + 1]
+        for batch in predict_split(surrogate, store, chosen, horizon, batch_size=1, device=device):
+            yield Example(
+                title=f"{label} trajectory ({int(chosen[0])}): nRMSE {error:.4f}",
+                times=times,
+                prediction=batch.prediction[0].numpy(),
+                reference=batch.reference[0].numpy(),
+            )
+
+
+def failed_gates(report: Report, gates: GatesConfig) -> list[str]:
+    """What the report misses of the limits, one sentence each; empty if all are met."""
+    model, persistence = report.row(MODEL), report.row(PERSISTENCE)
+    assert model is not None and persistence is not None
+    failed = []
+    for reduction in ("mean", "median"):
+        limit: float | None = getattr(gates, f"nrmse_{reduction}")
+        value = model.value("nrmse", reduction)
+        if limit is not None and (value is None or value > limit):
+            failed.append(f"nRMSE {reduction} is {_shown(value)}, the gate is {limit:g}")
+    ratio = persistence_ratio(report)
+    least = gates.persistence_ratio
+    if least is not None and (ratio is None or ratio < least):
+        failed.append(f"persistence is {_shown(ratio)} times worse, the gate is {least:g}")
+    return failed
+
+
+def persistence_ratio(report: Report) -> float | None:
+    """Persistence nRMSE / model nRMSE, of the means."""
+    model, persistence = report.row(MODEL), report.row(PERSISTENCE)
+    if model is None or persistence is None:
+        return None
+    ours, theirs = model.value("nrmse"), persistence.value("nrmse")
+    return theirs / ours if ours and theirs else None
+
+
+def _shown(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4g}"

@@ -1,0 +1,266 @@
+"""The whole path in one call: from nothing to a leaderboard entry."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from ups import checkpoint as checkpoints
+from ups import files, paths, registry, runs
+from ups.config.loading import load_experiment
+from ups.config.schema import Experiment
+from ups.data.audit import audit, worst
+from ups.data.convert import convert
+from ups.data.generate import generate, generator_label, raw_file_name
+from ups.data.store import TrajectoryStore
+from ups.errors import CheckpointError, DataError, UpsError
+from ups.evaluation.evaluate import Evaluation, evaluate, failed_gates
+from ups.evaluation.page import write_pictures
+from ups.evaluation.report import Report, load_report
+from ups.leaderboard.entries import add
+from ups.registry import DatasetCard
+from ups.training import run as training
+
+Progress = Callable[[str, int, int, str], None]
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """What the quickstart generates: enough for a good rollout, little enough for a laptop."""
+
+    num_trajectories: int = 1280
+    points: int = 256
+    frames: int = 41
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One finished part of the path.
+
+    Attributes:
+        outcome: What the part returned.
+        reused: Whether it was there already, unchanged.
+    """
+
+    name: str
+    outcome: Any
+    reused: bool
+    seconds: float
+
+
+@dataclass
+class Quickstart:
+    """What the path leads to."""
+
+    run: Path
+    report: Report
+    page: Path
+    failed_gates: list[str]
+    steps: list[Step] = field(default_factory=list)
+
+
+def quickstart(
+    config: str = "quickstart",
+    recipe: DataRecipe | None = None,
+    *,
+    progress: Progress | None = None,
+    told: Callable[[Step], None] | None = None,
+) -> Quickstart:
+    """Generate, convert, audit, train, cache, evaluate and enter; reuse what is unchanged.
+
+    Args:
+        config: An experiment whose `data.version` names the version to be made.
+        told: Called after each part.
+
+    Raises:
+        UpsError: The first thing that went wrong; what was finished is reused by the next call.
+    """
+    experiment = load_experiment(config)
+    path = _Path(experiment, recipe or DataRecipe(), progress, told)
+    store = path.data()
+    run = path.train()
+    report, page = path.judge(run)
+    path.enter(run)
+    gates = failed_gates(report, experiment.evaluation.gates)
+    assert store.metadata.dataset == report.protocol.dataset
+    return Quickstart(run, report, page, gates, path.steps)
+
+
+class _Path:
+    """The parts in order; each looks first whether its result is there."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        recipe: DataRecipe,
+        progress: Progress | None,
+        told: Callable[[Step], None] | None,
+    ) -> None:
+        self.experiment, self.recipe = experiment, recipe
+        self.card = registry.load_card(experiment.data.dataset)
+        self.steps: list[Step] = []
+        self._progress, self._told, self._since = progress, told, time.perf_counter()
+
+    def data(self) -> TrajectoryStore:
+        """Generate, convert and audit."""
+        raw, made = self._generate()
+        self._tell("generate", raw, reused=not made)
+        conversion = convert(
+            self.card,
+            [raw],
+            version=self.experiment.data.version,
+            force=made,
+            progress=self._bar("convert"),
+        )
+        self._tell("convert", conversion, reused=conversion.reused)
+        findings = audit(conversion.store, self.card, self._bar("audit"))
+        self._tell("audit", findings, reused=False)
+        if worst(findings) == "fail":
+            failed = next(finding for finding in findings if finding.verdict == "fail")
+            raise DataError(f"{conversion.store.path}: {failed.check}: {failed.detail}")
+        return conversion.store
+
+    def _generate(self) -> tuple[Path, bool]:
+        """The raw file, and whether it had to be made."""
+        generator = self.card.generator
+        if generator is None:
+            raise DataError(f"{self.card.key}: has no built-in generator")
+        folder = paths.data_dir(self.card.key) / "quickstart"
+        path = folder / raw_file_name(self.card, generator.parameters)
+        with files.exclusive(path, "running the quickstart"):
+            if is_generated(path, self.card, self.recipe):
+                return path, False
+            generate(
+                self.card,
+                parameters=generator.parameters,
+                num_trajectories=self.recipe.num_trajectories,
+                seed=self.recipe.seed,
+                points=self.recipe.points,
+                frames=self.recipe.frames,
+                out_dir=folder,
+                batch_size=64,
+                progress=self._bar("generate"),
+            )
+        return path, True
+
+    def train(self) -> Path:
+        """Train a new run, continue an unfinished one, or take a finished one."""
+        session = training.open_session(self.experiment)
+        run, state = find_same_run(session)
+        if state == "finished":
+            assert run is not None
+            self._tell("train", run, reused=True)
+            return run
+        if state == "unfinished":
+            assert run is not None
+            return training.resume(run, progress=self._progress, done=self._stage_done)
+        return training.train(
+            self.experiment, training.STAGES, progress=self._progress, done=self._stage_done
+        )
+
+    def _stage_done(self, outcome: Any) -> None:
+        name = getattr(outcome, "stage", "cache")
+        reused = name == "cache" and outcome.build.written_shards == 0
+        self._tell(name, outcome, reused=reused)
+
+    def judge(self, run: Path) -> tuple[Report, Path]:
+        """Evaluate on the test split, unless this checkpoint has been."""
+        existing = report_of(run, self.experiment)
+        page = run / "report.html"
+        if existing is not None and page.is_file():
+            self._tell("eval", existing, reused=True)
+            return existing, page
+        device = training.find_device(self.experiment.device)
+        result: Evaluation = evaluate(
+            run,
+            settings=self.experiment.evaluation,
+            device=device,
+            progress=self._bar("eval"),
+        )
+        page = write_pictures(result, run)
+        self._tell("eval", result.report, reused=False)
+        return result.report, page
+
+    def enter(self, run: Path) -> None:
+        """Put the report on the leaderboard; the same report is entered once."""
+        folder = paths.leaderboard_dir()
+        entry, is_new = add(run / runs.REPORT, folder)
+        self._tell("entry", entry.path(folder), reused=not is_new)
+
+    def _bar(self, name: str) -> Callable[[int, int], None] | None:
+        progress = self._progress
+        return (lambda done, total: progress(name, done, total, "")) if progress else None
+
+    def _tell(self, name: str, outcome: Any, *, reused: bool) -> None:
+        now = time.perf_counter()
+        step = Step(name, outcome, reused, now - self._since)
+        self._since = now
+        self.steps.append(step)
+        if self._told:
+            self._told(step)
+
+
+def is_generated(path: Path, card: DatasetCard, recipe: DataRecipe) -> bool:
+    """Whether `path` is what this generator makes of this recipe."""
+    if not path.is_file():
+        return False
+    try:
+        with h5py.File(path) as file:
+            same_shape = file["tensor"].shape == (
+                recipe.num_trajectories,
+                recipe.frames,
+                recipe.points,
+            )
+            same_seed = int(file.attrs["generator_seed"]) == recipe.seed
+            return same_shape and same_seed and file.attrs["generator"] == generator_label(card)
+    except (OSError, KeyError):
+        return False
+
+
+def find_same_run(session: training.Session) -> tuple[Path | None, str]:
+    """The newest run of exactly this config and data, and whether it is 'finished'.
+
+    Returns:
+        (run, 'finished' or 'unfinished'), or (None, 'absent').
+    """
+    meta = session.store.metadata
+    for run in runs.list_runs(session.experiment.name):
+        try:
+            if runs.run_experiment_of(run) != session.experiment:
+                continue
+            last = checkpoints.load(run / "checkpoints" / "operator-last.pt")
+        except CheckpointError:
+            last = None
+        except UpsError:
+            continue
+        if last is None:
+            codec = run / "checkpoints" / "codec-last.pt"
+            if not codec.is_file():
+                continue
+            last = checkpoints.load(codec)
+        identity = last.identity
+        if (identity.data_sha256, identity.split_hash) != (meta.data_sha256, meta.split_hash):
+            continue
+        is_done = last.stage == "operator" and last.step >= session.experiment.stages.operator.steps
+        return run, "finished" if is_done else "unfinished"
+    return None, "absent"
+
+
+def report_of(run: Path, experiment: Experiment) -> Report | None:
+    """The run's report, if it judges the present checkpoint by the config's own protocol."""
+    path = run / runs.REPORT
+    if not path.is_file():
+        return None
+    report = load_report(path)
+    settings, protocol = experiment.evaluation, report.protocol
+    checkpoint = files.sha256_file(runs.checkpoint_path(run, "operator"))
+    same_checkpoint = report.run.get("checkpoint_sha256") == checkpoint
+    same_split = (protocol.split, protocol.history) == (settings.split, settings.history)
+    same_horizon = settings.horizon in (None, protocol.horizon)
+    return report if same_checkpoint and same_split and same_horizon else None
