@@ -59,6 +59,8 @@ def _explain(model: type[BaseModel], item: Any) -> str:
         return f"{key}: unknown key{did_you_mean(str(location[-1]), known)}"
     if item["type"] == "missing":
         return f"{key}: required key is missing"
+    if item["type"] == "union_tag_not_found":
+        return f"{key}.kind: required key is missing"
     message = item["msg"].removeprefix("Value error, ")
     found = item["input"]
     if isinstance(found, dict | list) or item["type"] == "value_error":
