@@ -154,7 +154,7 @@ def _parse(path: Path, content: dict[str, Any]) -> Report:
     protocol = content["protocol"]
     claimed = protocol.pop("id", None) if isinstance(protocol, dict) else None
     try:
-        report = TypeAdapter(Report).validate_python(content)
+        report = TypeAdapter(Report).validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -148,14 +148,18 @@ def _label(entry: Entry, row: Mapping[str, Any]) -> str:
 def _once(lines: Iterable[Line]) -> list[Line]:
     """Trivial lines only the first time: a difference of rounding is none."""
     kept: list[Line] = []
+    trivial: list[Line] = []
     for line in lines:
-        if line.kind != "trivial" or not any(_same(line, other) for other in kept):
-            kept.append(line)
+        if line.kind == "trivial":
+            if any(_same(line, other) for other in trivial):
+                continue
+            trivial.append(line)
+        kept.append(line)
     return kept
 
 
 def _same(one: Line, other: Line) -> bool:
-    if (one.kind, one.row) != (other.kind, other.row):
+    if one.row != other.row:
         return False
     if one.nrmse_mean is None or other.nrmse_mean is None:
         return one.nrmse_mean is other.nrmse_mean

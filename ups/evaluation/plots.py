@@ -1,0 +1,335 @@
+"""Pictures of an evaluation, as PNG files: fields beside the truth, errors over time, losses.
+
+Colours are told apart with any colour vision (Okabe-Ito lines, viridis, a blue-red pair for
+signs). No display is needed and no global state is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+from ups import files
+from ups.errors import CheckpointError
+
+Array = np.ndarray[Any, Any]
+
+_LINES = ("#0072B2", "#D55E00", "#000000", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_STYLES = ("-", "--", ":", "-.")
+_DPI = 130
+_MAX_FRAMES = 5
+_NAMES = ("true", "predicted", "error (predicted − true)")
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One field of one trajectory, physical.
+
+    Attributes:
+        label: Which one, e.g. 'median: trajectory 17, nRMSE 0.012'.
+        prediction, reference: (time, *space), predicted frames only.
+    """
+
+    label: str
+    prediction: Array
+    reference: Array
+
+    @property
+    def error(self) -> Array:
+        return self.prediction - self.reference
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The colour scale of truth and prediction: the range of the truth."""
+        low, high = float(np.nanmin(self.reference)), float(np.nanmax(self.reference))
+        return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+    @property
+    def error_limit(self) -> float:
+        """The largest error, or the range of the truth where a prediction has blown up."""
+        finite = np.abs(self.error[np.isfinite(self.error)])
+        largest = float(finite.max()) if finite.size else np.inf
+        return min(largest, self.limits[1] - self.limits[0]) or 1e-12
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What the axes of an `Example` mean.
+
+    Attributes:
+        times: Of the predicted frames, counted from the last given one.
+        bounds: (low, high) of each space axis.
+        axes: Their names.
+        field: Name of the quantity, with its unit if it has one: 'density (kg/m³)'.
+        time_label, space_unit: As shown on the axes.
+    """
+
+    times: Sequence[float]
+    bounds: Sequence[tuple[float, float]]
+    axes: Sequence[str] = ("x", "y", "z")
+    field: str = "u"
+    time_label: str = "time t"
+    space_unit: str = ""
+
+    def label(self, axis: int) -> str:
+        return f"{self.axes[axis]} ({self.space_unit})" if self.space_unit else self.axes[axis]
+
+
+def plot_examples(path: Path, examples: Sequence[Example], grid: Grid) -> Path:
+    """True, predicted and error of a few trajectories: what `path` then shows.
+
+    1D: one row per trajectory, space across, time upwards. 2D: at most five frames from the first
+    to the last. 3D: the same of the central slice of the last axis. Truth and prediction share a
+    colour scale, the range of the truth; grey is NaN or infinity.
+    """
+    if not examples:
+        raise ValueError("no trajectory to show")
+    draw = _space_time if examples[0].reference.ndim == 2 else _frames
+    return _save(draw(examples, grid), path)
+
+
+def _space_time(examples: Sequence[Example], grid: Grid) -> Figure:
+    figure = _figure(10.0, 0.6 + 2.7 * len(examples))
+    panels = figure.subplots(len(examples), 3, squeeze=False, sharex=True, sharey=True)
+    extent = (*grid.bounds[0], *_edges(grid.times))
+    for row, example in zip(panels, examples, strict=True):
+        images = _three(row, example, lambda field: field, extent, aspect="auto")
+        _colour_bars(figure, list(row[:2]), [row[2]], images, example, grid)
+        row[0].set_ylabel(grid.time_label)
+        for axes, name in zip(row, _NAMES, strict=True):
+            axes.set_title(name, loc="left", fontsize=10)
+        row[0].set_title(f"{example.label}\n{_NAMES[0]}", loc="left", fontsize=10)
+    for axes in panels[-1]:
+        axes.set_xlabel(grid.label(0))
+    return figure
+
+
+def _frames(examples: Sequence[Example], grid: Grid) -> Figure:
+    num_frames, *space = examples[0].reference.shape
+    chosen = np.unique(np.linspace(0, num_frames - 1, _MAX_FRAMES).round().astype(int))
+    slice_note = ""
+    if len(space) == 3:
+        low, high = grid.bounds[2]
+        middle = low + (space[2] // 2 + 0.5) * (high - low) / space[2]
+        slice_note = f", slice at {grid.axes[2]} = {middle:.3g}"
+    (left, right), (bottom, top) = grid.bounds[:2]
+    height = min(max((top - bottom) / (right - left), 0.3), 2.0) * 1.75 + 0.15
+    columns = max(len(chosen), 2)
+    figure = _figure(1.6 + 2.1 * columns, (3 * height + 1.2) * len(examples))
+    parts = figure.subfigures(len(examples), 1, squeeze=False)
+    for part, example in zip(parts[:, 0], examples, strict=True):
+        part.suptitle(f"{example.label}{slice_note}", x=0.01, ha="left", fontsize=11)
+        _frame_rows(part, _central_slice(example), grid, chosen)
+    return figure
+
+
+def _frame_rows(figure: Any, example: Example, grid: Grid, chosen: Array) -> None:
+    panels = figure.subplots(3, len(chosen), squeeze=False, sharex=True, sharey=True)
+    extent = (*grid.bounds[0], *grid.bounds[1])
+    for column, frame in zip(panels.T, chosen, strict=True):
+        images = _three(column, example, partial(_frame, index=int(frame)), extent)
+        column[0].set_title(f"t = {grid.times[frame]:.3g}", fontsize=10)
+        column[-1].set_xlabel(grid.label(0))
+    for axes, name in zip(panels[:, 0], ("true", "predicted", "error"), strict=True):
+        axes.set_ylabel(f"{name}\n{grid.label(1)}")
+    _colour_bars(figure, list(panels[:2].flat), list(panels[2]), images, example, grid)
+
+
+def _three(
+    panels: Sequence[Axes],
+    example: Example,
+    view: Callable[[Array], Array],
+    extent: tuple[float, float, float, float],
+    aspect: Literal["equal", "auto"] = "equal",
+) -> list[Any]:
+    """Draw truth, prediction and error into three panels; returns the images."""
+    low, high = example.limits
+    bound = example.error_limit
+    images = []
+    for axes, field, colours, limits in zip(
+        panels,
+        (example.reference, example.prediction, example.error),
+        ("viridis", "viridis", "RdBu_r"),
+        ((low, high), (low, high), (-bound, bound)),
+        strict=True,
+    ):
+        values = view(np.where(np.isfinite(field), field, np.nan))
+        images.append(
+            axes.imshow(
+                values, origin="lower", extent=extent, aspect=aspect, cmap=_colours(colours),
+                vmin=limits[0], vmax=limits[1], interpolation="nearest",
+            )
+        )  # fmt: skip
+        axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2.5, 5, 10]))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+    return images
+
+
+def _frame(field: Array, index: int) -> Array:
+    """One frame with the first space axis across and the second upwards."""
+    return field[index].T
+
+
+def _colour_bars(
+    figure: Any, shared: list[Axes], error: list[Axes], images: list[Any], example: Example,
+    grid: Grid,
+) -> None:  # fmt: skip
+    low, high = example.limits
+    finite = example.prediction[np.isfinite(example.prediction)]
+    below, above = bool((finite < low).any()), bool((finite > high).any())
+    clipped = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}
+    figure.colorbar(images[1], ax=shared, label=grid.field, extend=clipped[below, above], pad=0.01)
+    figure.colorbar(images[2], ax=error, label=f"error in {grid.field}", pad=0.02)
+
+
+def _central_slice(example: Example) -> Example:
+    """The middle of the third space axis, if there is one."""
+    if example.reference.ndim < 4:
+        return example
+    middle = example.reference.shape[3] // 2
+    return Example(
+        example.label, example.prediction[:, :, :, middle], example.reference[:, :, :, middle]
+    )
+
+
+def plot_error_over_time(
+    path: Path,
+    times: Sequence[float],
+    curves: Mapping[str, Array],
+    *,
+    time_label: str = "time after the last given frame",
+    metric: str = "nRMSE",
+) -> Path:
+    """Error of each predictor over time, on a logarithmic scale.
+
+    Args:
+        curves: Name -> (time,), or (trajectory, time), which is drawn as its median and a band
+            from the 10th to the 90th percentile. The first one is drawn strongest.
+    """
+    figure = _figure(8.0, 4.4)
+    axes = figure.subplots()
+    for index, (name, values) in enumerate(curves.items()):
+        colour, style = _LINES[index % len(_LINES)], _STYLES[index % len(_STYLES)]
+        values = np.where(np.isfinite(values) & (values > 0), values, np.nan)
+        if values.ndim == 2:
+            low, values, high = _quantiles(values)
+            axes.fill_between(times, low, high, color=colour, alpha=0.18, linewidth=0)
+        dots = "o" if len(times) <= 60 else ""
+        axes.plot(
+            times, values, style, color=colour, label=name, marker=dots, markersize=3,
+            linewidth=2.2 if index == 0 else 1.5,
+        )  # fmt: skip
+    axes.set_xlabel(time_label)
+    axes.set_ylabel(metric)
+    _logarithmic(axes, np.concatenate([line.get_ydata() for line in axes.lines]))
+    if any(values.ndim == 2 for values in curves.values()):
+        note = "median and 10–90 % band over trajectories"
+        axes.set_title(note, loc="right", fontsize=9, color="0.35")
+    figure.legend(loc="outside upper left", ncols=len(curves), frameon=False)
+    return _save(figure, path)
+
+
+def plot_losses(path: Path, records: Sequence[Mapping[str, Any]]) -> Path:
+    """Training loss and validation nRMSE of each stage, from the records of `metrics.jsonl`.
+
+    Args:
+        records: With 'stage' and 'step', and 'loss' or 'valid_nrmse' or both.
+    """
+    stages = list(dict.fromkeys(str(record["stage"]) for record in records))
+    if not stages:
+        raise ValueError("no records to plot")
+    figure = _figure(1.2 + 3.9 * len(stages), 5.6)
+    panels = figure.subplots(2, len(stages), squeeze=False, sharex="col")
+    for column, stage in zip(panels.T, stages, strict=True):
+        own = [record for record in records if record["stage"] == stage]
+        _training_curve(column[0], *_series(own, "loss"))
+        _validation_curve(column[1], *_series(own, "valid_nrmse"))
+        column[0].set_title(stage, loc="left")
+        column[1].set_xlabel("step")
+        column[1].xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    panels[0, 0].set_ylabel("training loss")
+    panels[1, 0].set_ylabel("validation nRMSE")
+    return _save(figure, path)
+
+
+def _training_curve(axes: Axes, steps: Array, values: Array) -> None:
+    width = len(values) // 40
+    smooth = width > 1
+    axes.plot(steps, values, color=_LINES[0], linewidth=0.8 if smooth else 1.5,
+              alpha=0.35 if smooth else 1.0)  # fmt: skip
+    if smooth:
+        mean = np.convolve(values, np.ones(width) / width, mode="valid")
+        axes.plot(steps[width - 1 :], mean, color=_LINES[0], linewidth=1.8)
+    _logarithmic(axes, values)
+
+
+def _validation_curve(axes: Axes, steps: Array, values: Array) -> None:
+    if not len(values):
+        axes.text(0.5, 0.5, "not validated", transform=axes.transAxes, ha="center", color="0.4")
+        axes.set_yticks([])
+        return
+    axes.plot(steps, values, color=_LINES[1], marker="o", markersize=3.5)
+    _logarithmic(axes, values)
+    if np.isfinite(values).any():
+        best = int(np.nanargmin(np.where(np.isfinite(values), values, np.nan)))
+        axes.plot(steps[best], values[best], "o", color="black", markersize=7, fillstyle="none")
+        axes.set_title(
+            f"best {values[best]:.3g} at step {int(steps[best])}", loc="right", fontsize=9
+        )
+
+
+def _logarithmic(axes: Axes, values: Array) -> None:
+    finite = values[np.isfinite(values)]
+    if finite.size and (finite > 0).all():
+        axes.set_yscale("log")
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        within_a_decade = finite.max() < 10 * finite.min()
+        axes.yaxis.set_minor_formatter("{x:g}" if within_a_decade else NullFormatter())
+    axes.grid(True, which="major", color="0.88")
+    axes.set_axisbelow(True)
+
+
+def _series(records: Sequence[Mapping[str, Any]], key: str) -> tuple[Array, Array]:
+    """Steps and values of the records that have `key`."""
+    pairs = [(record["step"], record[key]) for record in records if record.get(key) is not None]
+    found = np.asarray(pairs, dtype=np.float64).reshape(-1, 2)
+    return found[:, 0], found[:, 1]
+
+
+def _quantiles(values: Array) -> tuple[Array, Array, Array]:
+    """10th, 50th and 90th percentile over the first axis; a blown-up rollout counts as worst."""
+    worst = np.where(np.isnan(values), np.inf, values)
+    with np.errstate(invalid="ignore"):
+        low, median, high = np.quantile(worst, [0.1, 0.5, 0.9], axis=0, method="nearest")
+    return tuple(np.where(np.isinf(curve), np.nan, curve) for curve in (low, median, high))  # type: ignore[return-value]
+
+
+def _edges(times: Sequence[float]) -> tuple[float, float]:
+    """Where the first frame begins and the last one ends, each half a step from its time."""
+    half = (times[1] - times[0]) / 2 if len(times) > 1 else 0.5
+    return times[0] - half, times[-1] + half
+
+
+def _colours(name: str) -> Colormap:
+    return matplotlib.colormaps[name].with_extremes(bad="0.6")
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    with files.atomic_path(path, CheckpointError) as temporary:
+        figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None})
+    return path
