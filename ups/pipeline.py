@@ -20,7 +20,7 @@ from ups.data.generate import generate, generator_label, raw_file_name
 from ups.data.store import TrajectoryStore
 from ups.errors import CheckpointError, DataError, UpsError
 from ups.evaluation.evaluate import Evaluation, evaluate, failed_gates
-from ups.evaluation.page import write_pictures
+from ups.evaluation.pictures import write_pictures
 from ups.evaluation.report import Report, load_report
 from ups.leaderboard.entries import add
 from ups.registry import DatasetCard

@@ -123,6 +123,19 @@ def run_experiment_of(run: Path) -> Experiment:
     return load_experiment(run / CONFIG)
 
 
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All records of a metrics.jsonl; a last line cut off by a kill is left out."""
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
 def environment() -> dict[str, Any]:
     """What the numbers of a run depend on besides its config; no secrets, no host name."""
     return {

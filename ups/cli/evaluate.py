@@ -39,7 +39,7 @@ def evaluate(
     from ups import runs
     from ups.evaluation.evaluate import evaluate as judge
     from ups.evaluation.evaluate import failed_gates
-    from ups.evaluation.page import write_pictures
+    from ups.evaluation.pictures import write_pictures
     from ups.training.run import find_device
 
     if split is not None and split not in SPLITS:

@@ -18,7 +18,7 @@ from ups.data.layouts import RawTrajectories, open_raw
 from ups.data.splits import EXCLUDED, assign_splits, groups_of, split_hash
 from ups.data.statistics import RunningStatistics
 from ups.data.store import FORMAT, SourceFile, StoreMetadata, TrajectoryStore, store_path
-from ups.errors import DataError, UsageError
+from ups.errors import DataError, UsageError, translated_os_errors
 from ups.registry import DatasetCard
 
 Array = np.ndarray[Any, Any]
@@ -107,11 +107,13 @@ def find_raw(card: DatasetCard, raw: Sequence[Path] = ()) -> list[Path]:
     prefix = _common_start([file.name for file in card.source.files])
     found: list[Path] = []
     for place in places:
-        if place.is_dir():
-            inside = [p for p in place.rglob("*") if p.name.startswith(prefix) and p.is_file()]
-            found += sorted(inside, key=lambda p: p.name)
-        elif place.exists() or raw:
-            found.append(place)
+        with translated_os_errors(place, "reading"):
+            if place.is_dir():
+                place.iterdir()  # rglob would pass over a folder that may not be read
+                inside = [p for p in place.rglob("*") if p.name.startswith(prefix) and p.is_file()]
+                found += sorted(inside, key=lambda p: p.name)
+            elif place.exists() or raw:
+                found.append(place)
     if not found:
         where = ", ".join(paths.display(place) for place in places)
         raise DataError(

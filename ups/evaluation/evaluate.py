@@ -125,8 +125,8 @@ def _measure(
     progress: Progress | None,
 ) -> tuple[dict[str, Metrics], float]:
     """Metrics of the model and of the trivial predictors, and the model's wall time."""
-    assert store.metadata.dt is not None
     meta = store.metadata
+    assert meta.dt is not None
     sums = {
         name: MetricAccumulator(
             dt=meta.dt * horizon.stride,
@@ -135,7 +135,7 @@ def _measure(
         )
         for name in (MODEL, PERSISTENCE, SPATIAL_MEAN)
     }
-    seconds = done = 0.0
+    seconds, done = 0.0, 0
     for batch in predict_split(
         surrogate, store, members, horizon, batch_size=settings.batch_size, device=device
     ):
@@ -144,7 +144,7 @@ def _measure(
         seconds += batch.seconds
         done += len(batch.trajectories)
         if progress:
-            progress(int(done), len(members))
+            progress(done, len(members))
     return {name: one.result() for name, one in sums.items()}, seconds
 
 
@@ -228,7 +228,8 @@ def _examples(
 def failed_gates(report: Report, gates: GatesConfig) -> list[str]:
     """What the report misses of the limits, one sentence each; empty if all are met."""
     model, persistence = report.row(MODEL), report.row(PERSISTENCE)
-    assert model is not None and persistence is not None
+    assert model is not None
+    assert persistence is not None
     failed = []
     for reduction in ("mean", "median"):
         limit: float | None = getattr(gates, f"nrmse_{reduction}")

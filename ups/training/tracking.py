@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from ups import files
+from ups import files, runs
 from ups.config.schema import Experiment
 from ups.errors import CheckpointError, translated_os_errors
 
@@ -76,24 +76,11 @@ def build_trackers(experiment: Experiment, run_dir: Path) -> list[Tracker]:
     return trackers
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All records of a metrics.jsonl; a last line cut off by a kill is left out."""
-    if not path.is_file():
-        return []
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records
-
-
 def forget_after(path: Path, stage: str, step: int) -> None:
     """Drop the records of `stage` beyond `step`, which a resumed run will write again."""
     kept: Iterable[dict[str, Any]] = [
         record
-        for record in read_metrics(path)
+        for record in runs.read_metrics(path)
         if record["stage"] != stage or record["step"] <= step
     ]
     files.write_text(path, "".join(json.dumps(record) + "\n" for record in kept), CheckpointError)
