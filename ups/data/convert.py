@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -109,7 +110,7 @@ def find_raw(card: DatasetCard, raw: Sequence[Path] = ()) -> list[Path]:
     for place in places:
         with translated_os_errors(place, "reading"):
             if place.is_dir():
-                place.iterdir()  # rglob would pass over a folder that may not be read
+                os.scandir(place).close()  # rglob would pass over a folder that may not be read
                 inside = [p for p in place.rglob("*") if p.name.startswith(prefix) and p.is_file()]
                 found += sorted(inside, key=lambda p: p.name)
             elif place.exists() or raw:

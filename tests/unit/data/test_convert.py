@@ -1,0 +1,290 @@
+"""Raw files -> store: the same values, once, whole or not at all, in bounded memory."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+
+from ups.data.convert import Recipe, convert, find_raw
+from ups.data.splits import EXCLUDED
+from ups.data.store import TrajectoryStore, find_store, list_versions, store_path
+from ups.errors import DataError, UsageError
+from ups.files import sha256_file
+from ups.registry import load_card
+
+
+@pytest.fixture
+def card():
+    return load_card("advection1d")
+
+
+@pytest.fixture
+def make(tmp_path, write_raw):
+    """make(tensor, beta=1.0) -> a raw file."""
+
+    def write(tensor, beta=1.0, **options):
+        name = f"1D_Advection_Sols_beta{beta:g}.hdf5"
+        return write_raw(tmp_path / "raw" / name, tensor, {"beta": beta}, **options)
+
+    return write
+
+
+@pytest.fixture
+def tensor():
+    return np.random.default_rng(1).normal(size=(20, 9, 16)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("stride_t", "stride_x"), [(1, 1), (2, 1), (1, 4), (4, 2), (3, 3)])
+def test_values_times_and_coordinates_are_every_nth_of_the_raw_ones(
+    card, make, tensor, stride_t, stride_x
+):
+    recipe = Recipe(stride_t=stride_t, stride_x=stride_x)
+    store = convert(card, [make(tensor)], recipe=recipe).store
+    np.testing.assert_array_equal(store.fields[..., 0], tensor[:, ::stride_t, ::stride_x])
+    np.testing.assert_allclose(store.time, 0.05 * np.arange(9)[::stride_t], rtol=1e-6)
+    np.testing.assert_allclose(store.coords[0], ((np.arange(16) + 0.5) / 16)[::stride_x])
+    assert store.metadata.dt == pytest.approx(0.05 * stride_t, rel=1e-6)
+    assert store.metadata.bounds == ((0.0, 1.0),)
+    assert store.metadata.periodic == (True,)
+    assert (store.parameters == 1.0).all()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name"),
+    [
+        (Recipe(), "beta1"),
+        (Recipe(stride_x=4, stride_t=2), "beta1-x4-t2"),
+        (Recipe(limit=12), "beta1-n12"),
+        (Recipe(stride_x=2, limit=12), "beta1-x2-n12"),
+    ],
+)
+def test_the_version_is_named_by_parameter_strides_and_limit(card, make, tensor, recipe, name):
+    assert convert(card, [make(tensor)], recipe=recipe).store.metadata.version == name
+
+
+def test_a_limit_takes_the_first_trajectories_of_each_file(card, make, tensor):
+    files = [make(tensor), make(tensor + 10, beta=2.0)]
+    store = convert(card, files, recipe=Recipe(limit=11)).store
+    np.testing.assert_array_equal(
+        store.fields[..., 0], np.concatenate([tensor[:11], tensor[:11] + 10])
+    )
+    assert store.metadata.version == "beta1_2-n11"
+    np.testing.assert_array_equal(store.parameters[:, 0], [1.0] * 11 + [2.0] * 11)
+
+
+@pytest.mark.parametrize("option", ["limit", "stride_x", "stride_t"])
+def test_a_recipe_of_zero_is_a_usage_error(option):
+    with pytest.raises(UsageError, match=f"--{option.replace('_', '-')}: must be at least 1"):
+        Recipe(**{option: 0})
+
+
+def test_initial_conditions_shared_by_two_files_are_in_one_split(card, make, tensor):
+    store = convert(card, [make(tensor), make(2 * tensor, beta=4.0)]).store
+    for group in range(20):
+        assert len(set(store.splits[store.groups == group].tolist())) == 1
+    assert store.split("test").tolist() == [0, 1, 20, 21]
+
+
+def test_statistics_are_those_of_the_training_split_alone(card, make, tensor):
+    before = convert(card, [make(tensor)], version="before").store
+    changed = tensor.copy()
+    changed[before.split("test")] *= 100
+    changed[before.split("valid")] += 7
+    after = convert(card, [make(changed)], version="after").store
+    training = tensor[before.split("train")].astype(np.float64)
+    for store in (before, after):
+        assert store.statistics["mean"][0] == pytest.approx(training.mean(), abs=1e-9)
+        assert store.statistics["std"][0] == pytest.approx(training.std())
+        assert store.statistics["rms"][0] == pytest.approx(np.sqrt((training**2).mean()))
+        assert store.statistics["max"][0] == training.max()
+
+
+def test_converting_again_reuses_what_is_there(card, make, tensor):
+    raw = make(tensor)
+    first = convert(card, [raw])
+    stamp = first.store.path.stat().st_mtime_ns
+    second = convert(card, [raw])
+    assert (first.reused, second.reused) == (False, True)
+    assert second.store.path.stat().st_mtime_ns == stamp
+
+
+def test_a_changed_raw_file_is_refused_and_replaces_only_when_forced(card, make, tensor):
+    store = convert(card, [make(tensor)]).store
+    before = sha256_file(store.path)
+    raw = make(tensor + 1)
+    with pytest.raises(DataError, match="'beta1' exists, made from other files") as caught:
+        convert(card, [raw])
+    assert "--force" in caught.value.hint
+    assert sha256_file(store.path) == before
+    replaced = convert(card, [raw], force=True)
+    assert not replaced.reused
+    np.testing.assert_array_equal(replaced.store.fields[..., 0], tensor + 1)
+
+
+def test_another_recipe_under_the_same_name_is_refused(card, make, tensor):
+    raw = make(tensor)
+    convert(card, [raw], version="mine")
+    with pytest.raises(DataError, match="another recipe"):
+        convert(card, [raw], version="mine", recipe=Recipe(stride_x=2))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_an_invalid_value_stops_and_names_file_trajectory_and_frame(card, make, tensor, value):
+    tensor[13, 6:, 3] = value
+    raw = make(tensor)
+    with pytest.raises(DataError, match=f"^{raw}: trajectory 13: .* at frame 6$") as caught:
+        convert(card, [raw], recipe=Recipe(stride_t=2))
+    assert "--exclude-invalid" in caught.value.hint
+    assert list_versions("advection1d") == []
+
+
+def test_an_invalid_trajectory_can_be_kept_out_of_every_split(card, make, tensor):
+    clean = convert(card, [make(tensor)], version="clean").store
+    bad = [0, int(clean.split("train")[0]), int(clean.split("valid")[0])]
+    spoilt = tensor.copy()
+    spoilt[bad, 2] = np.nan
+    raw = make(spoilt)
+    recipe = Recipe(exclude_invalid=True)
+    store = convert(card, [raw], recipe=recipe, version="spoilt").store
+    assert store.metadata.excluded == tuple(sorted(bad))
+    assert (store.splits[bad] == EXCLUDED).all()
+    for name in ("train", "valid", "test"):
+        assert set(store.split(name)) == set(clean.split(name)) - set(bad)
+    training = tensor[store.split("train")].astype(np.float64)
+    assert store.statistics["mean"][0] == pytest.approx(training.mean(), abs=1e-9)
+    assert convert(card, [raw], recipe=recipe, version="spoilt").reused
+
+
+def test_a_file_without_a_training_trajectory_left_is_refused(card, make, tensor):
+    with pytest.raises(DataError, match="no training trajectory"):
+        convert(card, [make(np.full_like(tensor, np.nan))], recipe=Recipe(exclude_invalid=True))
+    assert list_versions("advection1d") == []
+
+
+def test_files_on_different_grids_or_times_are_refused(card, make, tensor):
+    first = make(tensor)
+    for other in (make(tensor[:, :, ::2], beta=2.0), make(tensor, beta=4.0, dt=0.1)):
+        with pytest.raises(DataError, match=f"^{other}: its grid or its times differ"):
+            convert(card, [first, other])
+
+
+def test_uneven_time_steps_are_refused(card, make, tensor):
+    raw = make(tensor)
+    with h5py.File(raw, "a") as file:
+        file["t-coordinate"][3] = 0.16
+    with pytest.raises(DataError, match="time steps vary"):
+        convert(card, [raw])
+
+
+def test_raw_files_are_found_in_the_datasets_folder_by_their_names(card, home, write_raw, tensor):
+    folder = home / "data" / "advection1d" / "raw"
+    for beta in (4, 1):
+        write_raw(folder / f"1D_Advection_Sols_beta{beta}.hdf5", tensor, {"beta": beta})
+    (folder / "notes.txt").write_text("")
+    (folder / ".1D_Advection_Sols_beta7.hdf5.12.partial").write_text("")
+    assert [path.name[-10:] for path in find_raw(card)] == ["beta1.hdf5", "beta4.hdf5"]
+
+
+def test_without_raw_files_the_hint_makes_some(card):
+    with pytest.raises(DataError, match="no raw file named 1D_Advection_Sols_beta") as caught:
+        convert(card)
+    assert caught.value.hint == "ups data generate advection1d"
+
+
+def test_the_newest_version_is_the_latest(card, make, tensor):
+    raw = make(tensor)
+    for age, version in enumerate(["b", "a", "c"]):
+        convert(card, [raw], version=version)
+        os.utime(store_path("advection1d", version), ns=(0, age))
+    assert list_versions("advection1d") == ["c", "a", "b"]
+    assert TrajectoryStore.open("advection1d").metadata.version == "c"
+    with pytest.raises(DataError, match=r"no version 'bb'.*did you mean 'b'"):
+        find_store("advection1d", "bb")
+
+
+def test_a_store_knows_when_it_is_not_one(card, make, tensor):
+    with pytest.raises(DataError, match="not a trajectory store"):
+        TrajectoryStore(make(tensor))
+
+
+def test_an_unknown_split_offers_the_nearest(store):
+    with pytest.raises(DataError, match="did you mean 'train'"):
+        store.split("trian")
+
+
+def test_values_cannot_be_written_through_the_memory_map(store):
+    with pytest.raises(ValueError, match="read-only"):
+        store.fields[0] = 0
+
+
+def test_a_conversion_killed_in_the_middle_is_made_again_byte_for_byte(card, make, tensor, home):
+    raw = make(np.tile(tensor, (10, 1, 1)))
+    code = """
+import os, signal, sys
+from pathlib import Path
+from ups.data import convert as module
+from ups.registry import load_card
+module._BLOCK_BYTES = 4 * 9 * 16 * 8
+def progress(done, total):
+    if len(sys.argv) > 2 and done >= int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+module.convert(load_card("advection1d"), [Path(sys.argv[1])], version="v", progress=progress)
+"""
+    command = [sys.executable, "-c", code, raw]
+    target = home / "data" / "advection1d" / "v.h5"
+    assert subprocess.run([*command, "96"]).returncode == -signal.SIGKILL
+    assert list_versions("advection1d") == []
+    assert len(list(target.parent.glob("*.partial"))) == 1
+    assert subprocess.run(command).returncode == 0
+    assert list(target.parent.glob("*.partial")) == []
+    interrupted = sha256_file(target)
+    target.unlink()
+    assert subprocess.run(command).returncode == 0  # never interrupted
+    assert sha256_file(target) == interrupted
+
+
+def test_two_conversions_of_one_version_are_told_of_each_other(card, make, tensor):
+    raw = make(tensor)
+
+    def again(done, total):
+        convert(card, [raw])
+
+    with pytest.raises(DataError, match=rf"another process \(pid {os.getpid()}\) is converting"):
+        convert(card, [raw], progress=again)
+    assert list_versions("advection1d") == []
+
+
+def peak_mebibytes(raw):
+    """Highest resident size of a process that converts `raw`."""
+    code = (
+        "import sys, resource; from pathlib import Path; from ups.data.convert import convert; "
+        "from ups.registry import load_card; "
+        "convert(load_card('advection1d'), [Path(sys.argv[1])], force=True, version='v'); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    result = subprocess.run([sys.executable, "-c", code, raw], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    scale = 2**20 if sys.platform == "darwin" else 2**10
+    return int(result.stdout) / scale
+
+
+def test_memory_does_not_grow_with_the_input(make):
+    """40 MB and 250 MB of raw data pass through the same blocks of 32 MiB."""
+    frame = np.linspace(0, 1, 1024, dtype=np.float32)
+    peaks = []
+    for trajectories in (50, 300):
+        raw = make(np.zeros((3, 200, 1024), np.float32))
+        with h5py.File(raw, "a") as file:
+            del file["tensor"]
+            shape = (trajectories, 200, 1024)
+            values = file.create_dataset("tensor", shape, np.float32)
+            for index in range(0, trajectories, 50):
+                values[index : index + 50] = frame
+        peaks.append(peak_mebibytes(raw))
+    assert peaks[1] < peaks[0] + 40, peaks
