@@ -105,7 +105,7 @@ def _page(report: Report, pictures: Sequence[Picture]) -> str:
         _table(*_headline_table(report.rows)),
         *(_figure(picture) for picture in pictures),
         "<h2>All metrics</h2>",
-        "<p>Mean over trajectories, unless the column says otherwise.</p>",
+        "<p>Mean over trajectories; of the maximum error, the maximum.</p>",
         _table(*_metrics_table(report.rows)),
         *_channel_section(report.rows[0]),
         "<h2>Protocol</h2>",

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import matplotlib
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
@@ -22,7 +23,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from ups import files
 from ups.errors import CheckpointError
 
-Array = np.ndarray[Any, Any]
+Array = npt.NDArray[Any]
+Times = Sequence[float] | Array
 
 _LINES = ("#0072B2", "#D55E00", "#000000", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _STYLES = ("-", "--", ":", "-.")
@@ -74,7 +76,7 @@ class Grid:
         time_label, space_unit: As shown on the axes.
     """
 
-    times: Sequence[float]
+    times: Times
     bounds: Sequence[tuple[float, float]]
     axes: Sequence[str] = ("x", "y", "z")
     field: str = "u"
@@ -103,7 +105,7 @@ def _space_time(examples: Sequence[Example], grid: Grid) -> Figure:
     panels = figure.subplots(len(examples), 3, squeeze=False, sharex=True, sharey=True)
     extent = (*grid.bounds[0], *_edges(grid.times))
     for row, example in zip(panels, examples, strict=True):
-        images = _three(row, example, lambda field: field, extent, aspect="auto")
+        images = _three(list(row), example, lambda field: field, extent, aspect="auto")
         _colour_bars(figure, list(row[:2]), [row[2]], images, example, grid)
         row[0].set_ylabel(grid.time_label)
         for axes, name in zip(row, _NAMES, strict=True):
@@ -137,7 +139,7 @@ def _frame_rows(figure: Any, example: Example, grid: Grid, chosen: Array) -> Non
     panels = figure.subplots(3, len(chosen), squeeze=False, sharex=True, sharey=True)
     extent = (*grid.bounds[0], *grid.bounds[1])
     for column, frame in zip(panels.T, chosen, strict=True):
-        images = _three(column, example, partial(_frame, index=int(frame)), extent)
+        images = _three(list(column), example, partial(_frame, index=int(frame)), extent)
         column[0].set_title(f"t = {grid.times[frame]:.3g}", fontsize=10)
         column[-1].set_xlabel(grid.label(0))
     for axes, name in zip(panels[:, 0], ("true", "predicted", "error"), strict=True):
@@ -204,7 +206,7 @@ def _central_slice(example: Example) -> Example:
 
 def plot_error_over_time(
     path: Path,
-    times: Sequence[float],
+    times: Times,
     curves: Mapping[str, Array],
     *,
     time_label: str = "time after the last given frame",
@@ -315,10 +317,10 @@ def _quantiles(values: Array) -> tuple[Array, Array, Array]:
     return tuple(np.where(np.isinf(curve), np.nan, curve) for curve in (low, median, high))  # type: ignore[return-value]
 
 
-def _edges(times: Sequence[float]) -> tuple[float, float]:
+def _edges(times: Times) -> tuple[float, float]:
     """Where the first frame begins and the last one ends, each half a step from its time."""
     half = (times[1] - times[0]) / 2 if len(times) > 1 else 0.5
-    return times[0] - half, times[-1] + half
+    return float(times[0] - half), float(times[-1] + half)
 
 
 def _colours(name: str) -> Colormap:

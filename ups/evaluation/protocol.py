@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import ConfigDict
 
@@ -67,10 +67,8 @@ class Protocol:
             raise ValueError(
                 f"{len(self.domain)} domain axes for a resolution of {tuple(self.resolution)}"
             )
-        domain = tuple((float(low), float(high)) for low, high in self.domain)
-        object.__setattr__(self, "domain", domain)
-        object.__setattr__(self, "resolution", tuple(int(size) for size in self.resolution))
-        object.__setattr__(self, "dt", None if self.dt is None else float(self.dt))
+        for name, value in _one_spelling(asdict(self)).items():
+            object.__setattr__(self, name, value)
 
     @property
     def id(self) -> str:
@@ -90,7 +88,7 @@ class Protocol:
         return content
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+    def from_dict(cls, content: Mapping[str, Any]) -> Protocol:
         """The inverse of `to_dict`.
 
         Raises:
@@ -101,13 +99,25 @@ class Protocol:
             if name not in known:
                 raise ValueError(f"protocol.{name}: unknown{did_you_mean(name, known)}")
         try:
-            return cls(**content)
+            return cls(**_one_spelling(content))
         except TypeError as error:
             raise ValueError(f"protocol: {error}") from error
 
     def describe(self) -> str:
         """The protocol in one line of words."""
         return describe_protocol(self.to_dict())
+
+
+def _one_spelling(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists as tuples, whole numbers and numpy's as floats where a float is meant."""
+    out = dict(content)
+    if "domain" in out:
+        out["domain"] = tuple((float(low), float(high)) for low, high in out["domain"])
+    if "resolution" in out:
+        out["resolution"] = tuple(int(size) for size in out["resolution"])
+    if out.get("dt") is not None:
+        out["dt"] = float(out["dt"])
+    return out
 
 
 def protocol_id(content: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -60,7 +60,7 @@ class Row:
         metrics: Mapping[str, Any],
         *,
         seconds_per_step: float | None = None,
-    ) -> Self:
+    ) -> Row:
         """A row from `Metrics.to_dict()`; the values of single trajectories are left out."""
         return cls(
             name=name,

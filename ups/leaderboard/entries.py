@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from ups import files
 from ups.errors import CheckpointError, UpsError, translated_os_errors
@@ -39,11 +39,11 @@ class Entry:
     rows: tuple[Mapping[str, Any], ...]
 
     @classmethod
-    def of(cls, report: Report) -> Self:
+    def of(cls, report: Report) -> Entry:
         return cls._from_content(_content(report))
 
     @classmethod
-    def _from_content(cls, content: Mapping[str, Any]) -> Self:
+    def _from_content(cls, content: Mapping[str, Any]) -> Entry:
         return cls(
             id=_name(content),
             created=content["created"],
