@@ -15,7 +15,6 @@ from rich.progress import (
     Progress,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
@@ -50,24 +49,27 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 def summary(what: str, text: str) -> None:
     """One line for a finished stage."""
-    console = stdout()
-    console.print(f"[bold]{what:<9}[/bold] {text}", soft_wrap=True)
+    line = Table.grid(padding=(0, 1))
+    line.add_column(min_width=9, style="bold")
+    line.add_column(overflow="fold")
+    line.add_row(what, text)
+    stdout().print(line)
 
 
 class Bars:
     """Progress bars with remaining time, one for each thing that is under way, on stderr.
 
-    Call it with (what, done, total, note); a bar appears with its first call.
+    Call it with (what, done, total, note); a bar appears with its first call. Nothing is drawn
+    while no bar is open, so that results can be printed between them.
     """
 
     def __init__(self) -> None:
         self._progress = Progress(
             TextColumn("{task.description:<9}"),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=14),
             MofNCompleteColumn(),
-            TimeElapsedColumn(),
             TextColumn("ETA"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True),
             TextColumn("[dim]{task.fields[note]}"),
             console=Console(stderr=True),
             transient=True,
@@ -75,7 +77,6 @@ class Bars:
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
-        self._progress.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -84,12 +85,15 @@ class Bars:
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
         if what not in self._tasks:
             self._tasks[what] = self._progress.add_task(what, total=total, note=note)
+            self._progress.start()
         self._progress.update(self._tasks[what], completed=done, total=total, note=note)
 
     def close(self, what: str) -> None:
         """Take a finished bar away."""
         if what in self._tasks:
             self._progress.remove_task(self._tasks.pop(what))
+        if not self._tasks:
+            self._progress.stop()
 
     def of(self, what: str) -> Any:
         """A callback (done, total) for one thing."""

@@ -31,10 +31,9 @@ def list_datasets(as_json: Json = False) -> None:
         return
     _output.print_table(
         "",
-        ["dataset", "title", "fields", ">files", "generator", "converted here"],
-        [[str(r["key"]), str(r["title"]), ",".join(card.field_names), str(r["published_files"]),
-          "yes" if r["generated"] else "no", ", ".join(list_versions(card.key)) or "-"]
-         for r, card in zip(rows, cards, strict=True)],
+        ["dataset", "title", "fields", "converted here"],
+        [[card.key, card.title, ",".join(card.field_names),
+          ", ".join(list_versions(card.key)) or "-"] for card in cards],
     )  # fmt: skip
 
 
@@ -55,7 +54,7 @@ def info(dataset: Dataset, as_json: Json = False) -> None:
         ("title", card.title),
         ("equation", card.pde.equation + (f"   ({card.pde.notes})" if card.pde.notes else "")),
         ("domain", ranges),
-        ("published", f"{shape} points, {card.time.frames} frames, dt {card.time.step:g}"),
+        ("published", _published(card, shape)),
         ("fields", ", ".join(f"{f.name} ({f.description}, {f.unit})" for f in card.fields)),
         *[(p.name, f"{p.description} {p.range[0]:g} to {p.range[1]:g}") for p in card.parameters],
         ("splits", _splits_in_words(card)),
@@ -66,11 +65,17 @@ def info(dataset: Dataset, as_json: Json = False) -> None:
     ]
     _output.print_table("", ["", ""], [[key, text] for key, text in facts])
     _output.print_table(
-        "", ["file", *card.parameter_names, ">trajectories", ">size", "md5"],
-        [[f.name, *(f"{f.parameters[n]:g}" for n in card.parameter_names), str(f.trajectories),
-          _output.size(f.size_bytes) if f.size_bytes else "~" + _output.size(card.payload_bytes(f)),
-          f.md5] for f in card.source.files],
+        "\nPublished files (~ size from the shape)", ["file", ">size", "md5"],
+        [[f.name, _output.size(f.size_bytes) if f.size_bytes
+          else "~" + _output.size(card.payload_bytes(f)), f.md5] for f in card.source.files],
     )  # fmt: skip
+
+
+def _published(card: Any, shape: str) -> str:
+    counts = {file.trajectories for file in card.source.files}
+    each = f"{min(counts)} trajectories a file, " if len(counts) == 1 else ""
+    step = f", dt {card.time.step:g} {card.time.unit}" if card.time.step else ""
+    return f"{each}{shape} points, {card.time.frames} frames{step}".removesuffix(" 1")
 
 
 def _splits_in_words(card: Any) -> str:
