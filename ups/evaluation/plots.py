@@ -58,9 +58,12 @@ class Example:
 
     @property
     def error_limit(self) -> float:
-        """The largest error, or the range of the truth where a prediction has blown up."""
+        """The 99.8th percentile of the error, so that one point does not make the rest pale.
+
+        At most the range of the truth, for a prediction that has blown up.
+        """
         finite = np.abs(self.error[np.isfinite(self.error)])
-        largest = float(finite.max()) if finite.size else np.inf
+        largest = float(np.quantile(finite, 0.998)) if finite.size else np.inf
         return min(largest, self.limits[1] - self.limits[0]) or 1e-12
 
 
@@ -92,7 +95,8 @@ def plot_examples(path: Path, examples: Sequence[Example], grid: Grid) -> Path:
 
     1D: one row per trajectory, space across, time upwards. 2D: at most five frames from the first
     to the last. 3D: the same of the central slice of the last axis. Truth and prediction share a
-    colour scale, the range of the truth; grey is NaN or infinity.
+    colour scale, the range of the truth; grey is NaN or infinity; a colour bar that ends in a
+    point has values beyond it.
     """
     if not examples:
         raise ValueError("no trajectory to show")
@@ -191,7 +195,11 @@ def _colour_bars(
     below, above = bool((finite < low).any()), bool((finite > high).any())
     clipped = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}
     figure.colorbar(images[1], ax=shared, label=grid.field, extend=clipped[below, above], pad=0.01)
-    figure.colorbar(images[2], ax=error, label=f"error in {grid.field}", pad=0.02)
+    beyond = bool((np.abs(example.error) > example.error_limit).any())
+    figure.colorbar(
+        images[2], ax=error, label=f"error in {grid.field}", extend="both" if beyond else "neither",
+        pad=0.02,
+    )  # fmt: skip
 
 
 def _central_slice(example: Example) -> Example:
@@ -225,7 +233,9 @@ def plot_error_over_time(
         values = np.where(np.isfinite(values) & (values > 0), values, np.nan)
         if values.ndim == 2:
             low, values, high = _quantiles(values)
-            axes.fill_between(times, low, high, color=colour, alpha=0.18, linewidth=0)
+            axes.fill_between(
+                times, low, high, color=colour, alpha=0.1 if index else 0.22, linewidth=0
+            )
         dots = "o" if len(times) <= 60 else ""
         axes.plot(
             times, values, style, color=colour, label=name, marker=dots, markersize=3,
