@@ -63,7 +63,7 @@ class SpectralMixer(nn.Module):
         kind, shape = x.dtype, x.shape
         # Autocast has no half-precision transform for most lengths.
         with torch.autocast(x.device.type, enabled=False):
-            return self._mix(x.float())[tuple(slice(n) for n in shape)].to(kind)
+            return self._mix(x.to(self.weight.dtype))[tuple(slice(n) for n in shape)].to(kind)
 
     def _mix(self, x: Float[Tensor, "batch *anchors width"]) -> Tensor:
         dims = list(range(1, x.ndim - 1))
