@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -78,7 +78,7 @@ class Parameter(Config):
     attribute: str = Field(description="Its name in the raw file's attributes.")
 
     @model_validator(mode="after")
-    def _range_is_ordered(self) -> Self:
+    def _range_is_ordered(self) -> Parameter:
         low, high = self.range
         if not low < high or (self.scale == "log" and low <= 0):
             raise ValueError(f"range [{low}, {high}] must rise, and be positive for a log scale")
@@ -174,7 +174,7 @@ class DatasetCard(Config):
     config: str = Field(description="Default experiment in configs/.")
 
     @model_validator(mode="after")
-    def _names_agree(self) -> Self:
+    def _names_agree(self) -> DatasetCard:
         fields = {field.name for field in self.fields}
         parameters = {parameter.name for parameter in self.parameters}
         for name in self.pde.conserved:

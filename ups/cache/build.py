@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ups import files
 from ups.cache.format import MANIFEST, PROGRESS, CacheIdentity, LatentCache, Manifest, Shard
 from ups.data.store import TrajectoryStore
 from ups.errors import CacheError
 
-Array = np.ndarray[Any, Any]
+Array = npt.NDArray[Any]
 Encode = Callable[[Array], Array]
 Progress = Callable[[int, int], None]
 _FRAMES_PER_CALL = 1024

@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ups import files, paths
 from ups.data.store import TrajectoryStore
@@ -70,7 +71,7 @@ class Manifest:
         return {"format": FORMAT, **asdict(self)}
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: Path) -> Manifest:
         try:
             with translated_os_errors(path, "reading", CacheError):
                 content = json.loads(path.read_text(encoding="utf-8"))
@@ -120,7 +121,7 @@ class LatentCache:
             )
         return Shards([self._map(shard) for shard in shards])
 
-    def _map(self, shard: Shard) -> np.ndarray[Any, Any]:
+    def _map(self, shard: Shard) -> npt.NDArray[Any]:
         path = self.folder / shard.file
         problem = size_problem(path, shard)
         if problem:

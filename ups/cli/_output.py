@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -76,7 +76,7 @@ class Bars:
         )
         self._tasks: dict[str, TaskID] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Bars:
         return self
 
     def __exit__(self, *exc: object) -> None:

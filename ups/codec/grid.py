@@ -47,7 +47,7 @@ class GridGeometry:
     def num_dims(self) -> int:
         return len(self.space)
 
-    def coords(self) -> Float[Tensor, "point dim"]:
+    def coords(self) -> Float[Tensor, "point axis"]:
         """Physical coordinates of all points, last axis fastest."""
         axes = [
             start + step * torch.arange(size, dtype=torch.float64)
@@ -69,7 +69,7 @@ class GridCodec(nn.Module):
     Shape:
         fields: (batch, *space, channel), physical units
         tokens: (batch, num_tokens, latent_dim)
-        queries: (query, dim), physical coordinates
+        queries: (query, axis), physical coordinates
 
     Raises:
         DataError: The grid is not a multiple of the patch.
@@ -129,7 +129,7 @@ class GridCodec(nn.Module):
     def decode(
         self,
         tokens: Float[Tensor, "batch tokens dim"],
-        queries: Float[Tensor, "query dim"] | None = None,
+        queries: Float[Tensor, "query axis"] | None = None,
     ) -> Float[Tensor, "batch *points channel"]:
         """Tokens to fields: on the codec's grid (batch, *space, channel), or at `queries`."""
         tokens = tokens.unflatten(1, self.anchors)
@@ -156,7 +156,7 @@ class GridCodec(nn.Module):
         self,
         tokens: Float[Tensor, "batch *anchors dim"],
         values: Float[Tensor, "batch *space channel"],
-        positions: Float[Tensor, "query dim"],
+        positions: Float[Tensor, "query axis"],
     ) -> Float[Tensor, "batch query channel"]:
         """Local polynomial plus the learned expansion of the 2^dim anchors around each query."""
         size = _amplitude(tokens)
@@ -175,7 +175,7 @@ class GridCodec(nn.Module):
         off_grid = 1 - torch.cos(torch.pi * positions).square().prod(-1)
         return interpolate(values, positions, self.geometry.periodic) + learned * off_grid[:, None]
 
-    def _waves(self, relative: Float[Tensor, "query dim"]) -> Float[Tensor, "query wave"]:
+    def _waves(self, relative: Float[Tensor, "query axis"]) -> Float[Tensor, "query wave"]:
         orders = torch.arange(1, self.config.patch_size + 1, device=relative.device)
         angles = (torch.pi * relative[..., None] * orders).flatten(1)
         return torch.cat([angles.sin(), angles.cos()], -1)
@@ -189,7 +189,7 @@ class GridCodec(nn.Module):
             index = index * size + (along % size if wraps else along.clamp(0, size - 1))
         return index
 
-    def grid_positions(self, queries: Float[Tensor, "query dim"]) -> Float[Tensor, "query dim"]:
+    def grid_positions(self, queries: Float[Tensor, "query axis"]) -> Float[Tensor, "query axis"]:
         """Physical coordinates in units of grid points from the first one."""
         origin = torch.tensor(self.geometry.origin, dtype=torch.float64, device=queries.device)
         spacing = torch.tensor(self.geometry.spacing, dtype=torch.float64, device=queries.device)

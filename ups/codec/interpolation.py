@@ -14,7 +14,7 @@ ORDER = 6
 
 def interpolate(
     values: Float[Tensor, "batch *space channel"],
-    positions: Float[Tensor, "query dim"],
+    positions: Float[Tensor, "query axis"],
     periodic: Sequence[bool],
 ) -> Float[Tensor, "batch query channel"]:
     """Evaluate the local Lagrange polynomial through the 6 nearest points along each axis.

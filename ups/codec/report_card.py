@@ -96,7 +96,7 @@ def upsampled(
     return out
 
 
-def _double_coords(codec: GridCodec) -> Float[Tensor, "query dim"]:
+def _double_coords(codec: GridCodec) -> Float[Tensor, "query axis"]:
     geometry = codec.geometry
     axes = [
         start + step * (torch.arange(2 * size, dtype=torch.float64) - 0.5) / 2

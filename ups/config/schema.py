@@ -6,7 +6,7 @@ as JSON Schema; `ups config show` prints one resolved instance.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import (
     Field,
@@ -70,7 +70,7 @@ class LatentOperatorConfig(Config):
     kernel_size: PositiveInt = Field(5, description="Convolution mixer: tokens per axis, odd.")
 
     @model_validator(mode="after")
-    def _shapes_fit(self) -> Self:
+    def _shapes_fit(self) -> LatentOperatorConfig:
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, found {self.kernel_size}")
         if self.mixer == "attention" and self.width % (2 * self.heads):
@@ -130,7 +130,7 @@ class TrainingConfig(Config):
     )
 
     @model_validator(mode="after")
-    def _micro_batches_fit(self) -> Self:
+    def _micro_batches_fit(self) -> TrainingConfig:
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}"
@@ -171,7 +171,7 @@ class OperatorStageConfig(TrainingConfig):
     )
 
     @model_validator(mode="after")
-    def _unroll_rises(self) -> Self:
+    def _unroll_rises(self) -> OperatorStageConfig:
         starts = [item.start for item in self.unroll]
         if not starts or starts[0] != 0 or starts != sorted(set(starts)):
             raise ValueError(f"unroll: starts must rise from 0, found {starts}")

@@ -8,19 +8,20 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from ups.data.splits import SPLITS, assign_splits, groups_of, split_hash
 from ups.data.statistics import RunningStatistics
 from ups.data.store import TrajectoryStore
 from ups.registry import DatasetCard
 
-Array = np.ndarray[Any, Any]
+Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
 Verdict = Literal["ok", "note", "warn", "fail"]
 
 _BLOCK_BYTES = 32 * 2**20
 _SAME_START = 1e-4
-_MEDIAN_DRIFT = 1e-3
+_MEDIAN_DRIFT = 5e-3
 _WORST_DRIFT = 5e-2
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 
 from ups import files, paths
 from ups.data.layouts import RawTrajectories, open_raw
@@ -22,7 +23,7 @@ from ups.data.store import FORMAT, SourceFile, StoreMetadata, TrajectoryStore, s
 from ups.errors import DataError, UsageError, translated_os_errors
 from ups.registry import DatasetCard
 
-Array = np.ndarray[Any, Any]
+Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
 _BLOCK_BYTES = 32 * 2**20
 _FINGERPRINT_BYTES = 2**20

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ups.errors import DataError
 from ups.registry import Splits
@@ -15,7 +16,7 @@ SPLITS = ("train", "valid", "test")
 EXCLUDED = len(SPLITS)
 
 
-def groups_of(rule: Splits, file_sizes: Sequence[int]) -> np.ndarray[Any, Any]:
+def groups_of(rule: Splits, file_sizes: Sequence[int]) -> npt.NDArray[Any]:
     """Number each trajectory by what must not be shared between splits.
 
     Args:
@@ -28,7 +29,7 @@ def groups_of(rule: Splits, file_sizes: Sequence[int]) -> np.ndarray[Any, Any]:
     return np.arange(sum(file_sizes), dtype=np.int64)
 
 
-def assign_splits(rule: Splits, file_sizes: Sequence[int]) -> np.ndarray[Any, Any]:
+def assign_splits(rule: Splits, file_sizes: Sequence[int]) -> npt.NDArray[Any]:
     """Give every trajectory its split: PDEBench's test share, then validation, the rest trains.
 
     The test split is the first (or last) tenth of every file, at least one trajectory; a group
@@ -53,14 +54,14 @@ def assign_splits(rule: Splits, file_sizes: Sequence[int]) -> np.ndarray[Any, An
     return np.asarray(codes, dtype=np.uint8)
 
 
-def split_hash(splits: np.ndarray[Any, Any], groups: np.ndarray[Any, Any]) -> str:
+def split_hash(splits: npt.NDArray[Any], groups: npt.NDArray[Any]) -> str:
     """Identify a division: SHA-256 of every trajectory's split and group, 16 hex digits."""
     digest = hashlib.sha256(splits.astype(np.uint8).tobytes())
     digest.update(groups.astype("<i8").tobytes())
     return digest.hexdigest()[:16]
 
 
-def _test_share(rule: Splits, size: int) -> np.ndarray[Any, Any]:
+def _test_share(rule: Splits, size: int) -> npt.NDArray[Any]:
     num_test = max(1, size // 10)
     inside = np.zeros(size, dtype=bool)
     if rule.test == "first_tenth":

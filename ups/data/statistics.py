@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ups.errors import DataError
 
-Array = np.ndarray[Any, Any]
+Array = npt.NDArray[Any]
 NAMES = ("mean", "std", "rms", "min", "max")
 
 

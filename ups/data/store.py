@@ -17,10 +17,11 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 
 from ups import paths
 from ups.data.layouts.base import dataset_of, open_hdf5
@@ -28,7 +29,7 @@ from ups.data.splits import SPLITS
 from ups.data.statistics import NAMES
 from ups.errors import DataError, did_you_mean
 
-Array = np.ndarray[Any, Any]
+Array = npt.NDArray[Any]
 FORMAT = "ups-trajectories-1"
 
 
@@ -76,7 +77,7 @@ class StoreMetadata:
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls, text: str) -> StoreMetadata:
         content = json.loads(text)
         content["sources"] = tuple(SourceFile(**source) for source in content["sources"])
         content["bounds"] = tuple(tuple(pair) for pair in content["bounds"])
@@ -124,7 +125,7 @@ class TrajectoryStore:
             }
 
     @classmethod
-    def open(cls, dataset: str, version: str = "latest") -> Self:
+    def open(cls, dataset: str, version: str = "latest") -> TrajectoryStore:
         """Open a version of a dataset; 'latest' is the most recently converted one."""
         return cls(find_store(dataset, version))
 

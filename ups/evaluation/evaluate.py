@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -32,9 +32,9 @@ class Example:
     """One trajectory as predicted and as it is, (time, *space, channel), for pictures."""
 
     title: str
-    times: np.ndarray[Any, Any]
-    prediction: np.ndarray[Any, Any]
-    reference: np.ndarray[Any, Any]
+    times: npt.NDArray[Any]
+    prediction: npt.NDArray[Any]
+    reference: npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Evaluation:
     report: Report
     path: Path
     metrics: dict[str, Metrics]
-    times: np.ndarray[Any, Any]
+    times: npt.NDArray[Any]
     examples: tuple[Example, ...]
     store: TrajectoryStore
 
@@ -118,7 +118,7 @@ def open_store_of(found: Checkpoint) -> TrajectoryStore:
 def _measure(
     surrogate: Surrogate,
     store: TrajectoryStore,
-    members: np.ndarray[Any, Any],
+    members: npt.NDArray[Any],
     horizon: Horizon,
     settings: EvaluationConfig,
     device: torch.device,
@@ -205,11 +205,11 @@ def _describe_run(run: Path, path: Path, found: Checkpoint) -> dict[str, Any]:
 def _examples(
     surrogate: Surrogate,
     store: TrajectoryStore,
-    members: np.ndarray[Any, Any],
+    members: npt.NDArray[Any],
     horizon: Horizon,
     metrics: Metrics,
     device: torch.device,
-    times: np.ndarray[Any, Any],
+    times: npt.NDArray[Any],
 ) -> Iterator[Example]:
     """The median and the worst trajectory."""
     for label, quantile in (("median", 0.5), ("worst", 1.0)):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -82,7 +82,7 @@ def rollout(
 class Batch:
     """Predictions for some trajectories beside the truth, (batch, time, *space, channel)."""
 
-    trajectories: np.ndarray[Any, Any]
+    trajectories: npt.NDArray[Any]
     given: Float[Tensor, "batch *space channel"]
     prediction: Float[Tensor, "batch time *space channel"]
     reference: Float[Tensor, "batch time *space channel"]
@@ -92,7 +92,7 @@ class Batch:
 def predict_split(
     surrogate: Surrogate,
     store: TrajectoryStore,
-    trajectories: np.ndarray[Any, Any],
+    trajectories: npt.NDArray[Any],
     horizon: Horizon,
     *,
     batch_size: int,

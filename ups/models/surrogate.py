@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from numpy.typing import ArrayLike
@@ -16,7 +17,7 @@ from ups.errors import UsageError, did_you_mean
 from ups.models.operator import LatentOperator
 from ups.registry import Parameter
 
-Array = np.ndarray[Any, Any]
+Array = npt.NDArray[Any]
 
 
 class Surrogate(nn.Module):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ Progress = Callable[[int, int, str], None]
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+@runtime_checkable
 class Stage(Protocol):
     """Which weights move, and what the loss is.
 

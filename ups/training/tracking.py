@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ups import files, runs
 from ups.config.schema import Experiment
@@ -15,6 +15,7 @@ from ups.errors import CheckpointError, translated_os_errors
 Record = Mapping[str, Any]
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """Takes one record at a time."""
 

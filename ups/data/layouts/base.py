@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import h5py
-import numpy as np
+import numpy.typing as npt
 
 from ups.errors import DataError, translated_os_errors
 
 
+@runtime_checkable
 class RawTrajectories(Protocol):
     """One raw file as trajectories.
 
@@ -24,11 +25,11 @@ class RawTrajectories(Protocol):
 
     path: Path
     num_trajectories: int
-    times: np.ndarray[Any, Any]
-    coords: tuple[np.ndarray[Any, Any], ...]
+    times: npt.NDArray[Any]
+    coords: tuple[npt.NDArray[Any], ...]
     parameters: dict[str, float]
 
-    def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Trajectories [start, stop) as (trajectory, time, *space, channel), float32."""
         ...
 

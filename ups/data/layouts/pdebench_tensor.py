@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ups.data.layouts.base import dataset_of, open_hdf5, reading
 from ups.errors import DataError
@@ -25,7 +26,7 @@ class PdebenchTensor:
 
     def __init__(self, path: Path, card: DatasetCard) -> None:
         self.path = path
-        self.coords: tuple[np.ndarray[Any, Any], ...]
+        self.coords: tuple[npt.NDArray[Any], ...]
         self._file = open_hdf5(path)
         try:
             self._tensor = dataset_of(self._file, "tensor", path)
@@ -45,7 +46,7 @@ class PdebenchTensor:
         if kind.kind != "f":
             raise DataError(f"{self.path}: tensor: expected floating point, found {kind}")
 
-    def _coordinate(self, key: str, length: int, *, extra: int) -> np.ndarray[Any, Any]:
+    def _coordinate(self, key: str, length: int, *, extra: int) -> npt.NDArray[Any]:
         values = np.asarray(dataset_of(self._file, key, self.path)[()], dtype=np.float64)
         if values.ndim != 1 or not length <= len(values) <= length + extra:
             raise DataError(
@@ -59,7 +60,7 @@ class PdebenchTensor:
             raise DataError(f"{self.path}: attribute '{name}' is missing, found {found}")
         return float(self._file.attrs[name])
 
-    def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
         with reading(self.path):
             if self._tensor.ndim == 3:
                 block = self._tensor[start:stop]
