@@ -71,12 +71,13 @@ def build_cache(
     total = sum(len(job.trajectories) for job in jobs) * store.num_frames
     with files.exclusive(folder, "building this cache", CacheError):
         done = _finished(folder, identity)
+        _drop_misfits(folder, identity, jobs, done)
         _check_space(folder, identity, total)
         shards: list[Shard] = []
         written = 0
         for job in jobs:
             shard = done.get(job.file)
-            if shard is None or shard.trajectories != len(job.trajectories):
+            if shard is None:
                 seen = sum(shard.trajectories * shard.frames for shard in shards)
                 shard = _write_shard(folder, job, store, encode, identity, progress, seen, total)
                 done[job.file] = shard
@@ -97,13 +98,13 @@ def _jobs(
     count = max(1, shard_bytes // each)
     for split in splits:
         members = store.split(split)
-        for number, start in enumerate(range(0, len(members), count)):
-            yield _Job(f"{split}-{number:05d}.npy", split, members[start : start + count])
+        for start in range(0, len(members), count):
+            yield _Job(f"{split}-{start:05d}.npy", split, members[start : start + count])
 
 
 def _finished(folder: Path, identity: CacheIdentity) -> dict[str, Shard]:
     """Shards that an earlier build finished; those of another identity are removed."""
-    for name in (MANIFEST, PROGRESS):
+    for name in (PROGRESS, MANIFEST):  # progress, where there is any, knows more
         if not (folder / name).is_file():
             continue
         manifest = Manifest.read(folder / name)
@@ -113,6 +114,30 @@ def _finished(folder: Path, identity: CacheIdentity) -> dict[str, Shard]:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     return {}
+
+
+def _drop_misfits(
+    folder: Path, identity: CacheIdentity, jobs: Sequence[_Job], done: dict[str, Shard]
+) -> None:
+    """Remove what a build with another shard size has left of the splits to be written.
+
+    A shard is named by its first trajectory, so name and length say what is in it.
+    """
+    wanted = {job.file: len(job.trajectories) for job in jobs}
+    splits = {job.split for job in jobs}
+    misfits = [
+        shard.file
+        for shard in done.values()
+        if shard.split in splits and wanted.get(shard.file) != shard.trajectories
+    ]
+    if not misfits:
+        return
+    for file in misfits:
+        del done[file]
+    files.write_json(folder / PROGRESS, _content(identity, done.values()), CacheError)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for file in misfits:
+        (folder / file).unlink()
 
 
 def _is_whole(path: Path, shard: Shard) -> bool:
