@@ -7,6 +7,7 @@ A checkpoint is one `torch.save` file of plain values and tensors (it loads with
 from __future__ import annotations
 
 import pickle
+import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -136,13 +137,16 @@ def _read(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no such checkpoint", hint="ups train")
     with translated_os_errors(path, "reading", CheckpointError):
         path.open("rb").close()
+    damaged = CheckpointError(
+        f"{path}: cut off or damaged, torch cannot read it",
+        hint="use another checkpoint of the run, or train again: ups train",
+    )
+    if not zipfile.is_zipfile(path):  # torch would try its old format, with any kind of error
+        raise damaged
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: cut off or damaged, torch cannot read it",
-            hint="use another checkpoint of the run, or train again: ups train",
-        ) from error
+        raise damaged from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of format '{FORMAT}'")
     return content

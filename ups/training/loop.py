@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ups import checkpoint as checkpoints
+from ups import runs
 from ups.checkpoint import Checkpoint
 from ups.config.schema import TrainingConfig
 from ups.errors import EXIT_INTERRUPTED, CheckpointError, UpsError
@@ -113,12 +114,18 @@ class Fit:
                     self._log(loss=loss, grad_norm=norm, lr_factor=self._lr_factor())
                 if last or self.step % config.validate_every == 0:
                     self._validate()
-                if last or interrupted.is_set() or self.step % config.checkpoint_every == 0:
+                stop = interrupted.is_set()  # read once: what is raised below has been saved
+                if last or stop or self.step % config.checkpoint_every == 0:
                     self._save_last()
                 if progress:
                     progress(self.step, config.steps, f"loss {loss:.5f}{self._best_note()}")
-                if interrupted.is_set() and not last:
-                    raise InterruptedRunError(f"interrupted: saved {self.last_path}")
+                if stop:
+                    break
+        if interrupted.is_set():
+            raise InterruptedRunError(
+                f"interrupted at step {self.step} of {config.steps}, state saved",
+                hint=f"ups train --resume {runs.run_id(self.folder.parent)}",
+            )
         seconds = time.perf_counter() - started
         return FitResult(self.step, seconds, self.best, self.skipped, losses)
 

@@ -121,7 +121,8 @@ def train(
     session = open_session(experiment)
     codec_from = None if "codec" in stages else find_codec(session.store, session.experiment.codec)
     if codec_from is not None:
-        _prepare_operator(session, codec_from)
+        codec = _prepare_operator(session, codec_from)
+        open_cache(cache_identity(session.store, codec, experiment.cache))
     run = runs.create_run(session.experiment, stages=stages, codec_from=codec_from)
     _run_stages(session, run, stages, codec_from, progress, done)
     return run
