@@ -97,7 +97,13 @@ class Bars:
 
     def of(self, what: str) -> Any:
         """A callback (done, total) for one thing."""
-        return lambda done, total: self(what, done, total)
+
+        def advance(done: int, total: int) -> None:
+            self(what, done, total)
+            if done == total:
+                self.close(what)
+
+        return advance
 
 
 def duration(seconds: float) -> str:

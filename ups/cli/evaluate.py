@@ -72,11 +72,11 @@ def print_report(report: Any) -> None:
     for row in report.rows:
         values = [row.value("nrmse", part) for part in ("mean", "median", "p90", "max")]
         mean = values[0]
-        ratio = f"{first / mean:.1f}x" if mean and first else "-"
+        ratio = f"{mean / first:.3g}" if mean is not None and first else "-"
         speed = f"{1e3 * row.seconds_per_step:.3f}" if row.seconds_per_step else "-"
         relative = row.value("relative_l2")
         rows.append([row.name, *map(_number, values), _number(relative), ratio, speed])
-    heads = ["", ">nRMSE mean", ">median", ">p90", ">max", ">rel. L2", ">vs persist.", ">ms/step"]
+    heads = ["", ">nRMSE mean", ">median", ">p90", ">max", ">rel. L2", ">× pers.", ">ms/step"]
     _output.print_table(report.protocol.describe(), heads, rows)
 
 

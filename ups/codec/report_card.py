@@ -51,13 +51,11 @@ class ReportCard:
 
 
 @torch.no_grad()
-def report_card(
-    codec: GridCodec, batches: Iterable[Float[Tensor, "batch *space channel"]]
-) -> ReportCard:
+def report_card(codec: GridCodec, batches: Iterable[Tensor]) -> ReportCard:
     """Encode and decode every batch once.
 
     Args:
-        batches: Physical fields on the codec's grid.
+        batches: Physical fields on the codec's grid, (batch, *space, channel) each.
     """
     geometry = codec.geometry
     sums: dict[str, Tensor] = {}

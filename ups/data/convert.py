@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ups import files, paths
+from ups.data.bulk import BulkWriter, create_contiguous, reserve
 from ups.data.layouts import RawTrajectories, open_raw
 from ups.data.splits import EXCLUDED, assign_splits, groups_of, split_hash
 from ups.data.statistics import RunningStatistics
@@ -232,40 +234,44 @@ def _write(
     plan: StoreMetadata,
     progress: Progress | None,
 ) -> None:
+    """Lay the file out, fill the field values in one pass, then write what the pass found."""
     used = [source.trajectories for source in plan.sources]
-    splits = assign_splits(card.splits, used)
-    total = sum(used)
+    splits, groups = assign_splits(card.splits, used), groups_of(card.splits, used)
     coords = [coord[:: recipe.stride_x] for coord in sources[0].coords]
     times = sources[0].times[:: recipe.stride_t]
-    shape = (total, len(times), *(len(coord) for coord in coords), len(card.fields))
-    statistics, digest, done = RunningStatistics(), hashlib.sha256(), 0
+    shape = (sum(used), len(times), *(len(coord) for coord in coords), len(card.fields))
+    num_bytes = 4 * math.prod(shape)
+    reserve(path, num_bytes)
     with h5py.File(path, "w") as file:
-        fields = file.create_dataset("fields", shape, np.float32)
+        offset = create_contiguous(file, "fields", shape, np.float32)
+    statistics, digest, done = RunningStatistics(), hashlib.sha256(), 0
+    with BulkWriter(path, offset, num_bytes) as fields:
         for source, start, block in _blocks(sources, used, recipe):
             chosen = splits[done : done + len(block)]
             _exclude_invalid(block, chosen, source, start, recipe)
             statistics.update(block[chosen == 0])
             digest.update(block.data)
-            fields[done : done + len(block)] = block
+            fields.append(block)
             done += len(block)
             if progress:
-                progress(done, total)
-        excluded = tuple(int(i) for i in np.flatnonzero(splits == EXCLUDED))
-        groups = groups_of(card.splits, used)
-        metadata = replace(
-            plan,
-            data_sha256=digest.hexdigest(),
-            split_hash=split_hash(splits, groups),
-            excluded=excluded,
-        )
-        file["time"] = times
-        for axis, coord in zip(plan.axes, coords, strict=True):
-            file[f"coords/{axis}"] = coord
-        file["parameters"] = _parameter_rows(card, plan)
-        file["group"] = groups
-        file["split"] = splits
-        for name, values in statistics.result().items():
-            file[f"statistics/{name}"] = values
+                progress(done, shape[0])
+    metadata = replace(
+        plan,
+        data_sha256=digest.hexdigest(),
+        split_hash=split_hash(splits, groups),
+        excluded=tuple(int(i) for i in np.flatnonzero(splits == EXCLUDED)),
+    )
+    around = {
+        "time": times,
+        **{f"coords/{axis}": coord for axis, coord in zip(plan.axes, coords, strict=True)},
+        "parameters": _parameter_rows(card, plan),
+        "group": groups,
+        "split": splits,
+        **{f"statistics/{name}": values for name, values in statistics.result().items()},
+    }
+    with h5py.File(path, "r+") as file:
+        for name, array in around.items():
+            file[name] = array
         file.attrs["metadata"] = metadata.to_json()
         file.attrs["format"] = FORMAT
 

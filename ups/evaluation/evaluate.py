@@ -178,7 +178,7 @@ def _protocol(
         domain=meta.bounds,
         stride_x=meta.stride_x,
         stride_t=meta.stride_t,
-        dt=meta.dt or 0.0,
+        dt=meta.dt,
         stride=horizon.stride,
         history=horizon.history,
         horizon=horizon.steps,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ups import __version__
+from ups.data.bulk import BulkWriter, create_contiguous, reserve
 from ups.data.generate.advection1d import advect_family
 from ups.data.generate.burgers1d import internal_refinement, solve_burgers1d
 from ups.data.generate.initial_conditions import SineFamily, draw_initial_conditions
@@ -94,15 +95,19 @@ def generate(
     precision, where = _precision(dtype), _device(device)
     batch = batch_size or _batch_size(grid, precision)
     path = Path(out_dir) / name
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file, _one_thread():
-        _lay_out(file, grid, num_trajectories)
-        file.attrs.update(attribute)
-        file.attrs.update(_provenance(card, seed, precision))
+    num_bytes = 4 * num_trajectories * len(grid.times) * grid.points
+    with atomic_path(path) as temporary, _one_thread(), ExitStack() as stack:
+        reserve(temporary, num_bytes)
+        with h5py.File(temporary, "w") as file:
+            offset = _lay_out(file, grid, num_trajectories)
+            file.attrs.update(attribute)
+            file.attrs.update(_provenance(card, seed, precision))
+        tensor = stack.enter_context(BulkWriter(temporary, offset, num_bytes))
         for start in range(0, num_trajectories, batch):
             stop = min(start + batch, num_trajectories)
             family = draw_initial_conditions(seed, range(start, stop))
             values = solver(family, grid, where, precision)
-            file["tensor"][start:stop] = values.to("cpu", torch.float32).numpy()
+            tensor.append(values.to("cpu", torch.float32).numpy())
             if progress is not None:
                 progress(stop, num_trajectories)
     return path
@@ -239,11 +244,12 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _lay_out(file: h5py.File, grid: _Grid, num_trajectories: int) -> None:
-    """PDEBench's keys, shapes, types and storage; the tensor is still empty."""
+def _lay_out(file: h5py.File, grid: _Grid, num_trajectories: int) -> int:
+    """PDEBench's keys, shapes, types and storage; returns where the tensor's bytes begin."""
     shape = (num_trajectories, len(grid.times), grid.points)
-    file.create_dataset("tensor", shape, dtype=np.float32)
+    offset = create_contiguous(file, "tensor", shape, np.float32)
     # One entry more than there are frames, as in the published files.
     times = (*grid.times, 2 * grid.times[-1] - grid.times[-2])
     file["t-coordinate"] = np.asarray(times, dtype=np.float32)
     file["x-coordinate"] = (grid.low + grid.centres()).numpy().astype(np.float32)
+    return offset

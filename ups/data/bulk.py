@@ -1,0 +1,82 @@
+"""Bulk values into a contiguous HDF5 array by plain writes, on space that was reserved first.
+
+When the disk fills up in the middle of an HDF5 write, the library prints its own tracebacks and can
+crash the process at exit, so that neither our one line nor our exit code survives. So HDF5 writes
+only the few kilobytes around the array; the array's bytes are reserved, then written by us.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+_AROUND_BYTES = 2**20
+
+
+def create_contiguous(
+    file: h5py.File, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike
+) -> int:
+    """Create a contiguous array whose place in the file is fixed at once.
+
+    Returns:
+        The offset of its first byte.
+    """
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_layout(h5py.h5d.CONTIGUOUS)
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    kind = h5py.h5t.py_create(np.dtype(dtype))
+    space = h5py.h5s.create_simple(shape)
+    dataset = h5py.h5d.create(file.id, name.encode(), kind, space, dcpl=properties)
+    return int(dataset.get_offset())
+
+
+def reserve(path: Path, num_bytes: int) -> None:
+    """Make sure that `path` can grow to `num_bytes`, creating it if need be.
+
+    Raises:
+        OSError: The disk, a quota or a limit does not allow it; nothing was written.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        os.posix_fallocate(descriptor, 0, num_bytes + _AROUND_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+class BulkWriter:
+    """Append blocks to a contiguous array, from its first byte on.
+
+    Args:
+        path: A closed HDF5 file.
+        offset: As `create_contiguous` returned it.
+        num_bytes: Size of the whole array.
+    """
+
+    def __init__(self, path: Path, offset: int, num_bytes: int) -> None:
+        reserve(path, offset + num_bytes)
+        self._file = path.open("r+b", buffering=0)
+        self._file.seek(offset)
+
+    def append(self, block: npt.NDArray[Any]) -> None:
+        """Write the next values, in the array's type and in C order."""
+        rest = np.ascontiguousarray(block).data.cast("B")
+        while rest:
+            rest = rest[self._file.write(rest) :]
+
+    def __enter__(self) -> BulkWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
