@@ -234,7 +234,7 @@ class Fit:
         self.scaler.load_state_dict(saved.training["scaler"])
         torch.set_rng_state(saved.training["random"])
 
-    def _log(self, **values: float) -> None:
+    def _log(self, **values: float | int) -> None:
         for tracker in self.trackers:
             tracker.log({"stage": self.stage.name, "step": self.step, **values})
 
