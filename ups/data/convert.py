@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
 _BLOCK_BYTES = 32 * 2**20
 _FINGERPRINT_BYTES = 2**20
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,13 @@ def convert(
 
     Raises:
         DataError: A raw file is unusable, the files disagree, or values are not finite.
+        UsageError: The version's name is no file name.
     """
     recipe = recipe or Recipe()
+    if version is not None and (version == "latest" or not _VERSION.fullmatch(version)):
+        raise UsageError(
+            f"--version {version}: expected letters, digits and '._-', and not 'latest'"
+        )
     with ExitStack() as stack:
         sources = [
             stack.enter_context(closing(open_raw(path, card))) for path in find_raw(card, raw)

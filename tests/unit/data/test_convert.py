@@ -84,6 +84,12 @@ def test_a_recipe_of_zero_is_a_usage_error(option):
         Recipe(**{option: 0})
 
 
+@pytest.mark.parametrize("version", ["../escape", "a/b", ".hidden", "", "latest"])
+def test_a_version_whose_name_would_mislead_is_a_usage_error(card, make, tensor, version):
+    with pytest.raises(UsageError, match="expected letters, digits"):
+        convert(card, [make(tensor)], version=version)
+
+
 def test_initial_conditions_shared_by_two_files_are_in_one_split(card, make, tensor):
     store = convert(card, [make(tensor), make(2 * tensor, beta=4.0)]).store
     for group in range(20):
