@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ups.errors import UsageError
+
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -20,10 +22,28 @@ def checkout() -> Path | None:
 
 
 def home() -> Path:
-    """The folder that holds everything `ups` writes."""
+    """The folder that holds everything `ups` writes.
+
+    Raises:
+        UsageError: UPS_HOME may not be read.
+    """
     if configured := os.environ.get("UPS_HOME"):
-        return Path(configured).expanduser().resolve()
+        folder = Path(configured).expanduser().resolve()
+        if not _may_be_read(folder):
+            raise UsageError(
+                f"UPS_HOME: no permission for reading {folder}",
+                hint="set UPS_HOME to a folder of yours",
+            )
+        return folder
     return checkout() or Path.home() / ".ups"
+
+
+def _may_be_read(folder: Path) -> bool:
+    """Whether `folder` is readable, or could be made."""
+    try:
+        return not folder.is_dir() or os.access(folder, os.R_OK | os.X_OK)
+    except PermissionError:
+        return False
 
 
 def data_dir(dataset: str) -> Path:
