@@ -34,4 +34,4 @@ class UpsGroup(TyperGroup):
 
 def group(help_text: str) -> typer.Typer:
     """A command group with our conventions."""
-    return typer.Typer(help=help_text, no_args_is_help=True, rich_markup_mode="markdown")
+    return typer.Typer(help=help_text, no_args_is_help=True, rich_markup_mode=None)

@@ -5,25 +5,19 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
 
-NARROW = 78
+if TYPE_CHECKING:  # rich is imported where something is printed: `ups --help` starts faster
+    from rich.console import Console
+    from rich.progress import TaskID
 
 
 def stdout() -> Console:
     """A console for results; at least 80 columns wide when it is not a terminal."""
+    from rich.console import Console
+
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(highlight=False, width=100)
@@ -36,6 +30,8 @@ def print_json(content: Any) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A plain table; columns whose heading starts with '>' are right-aligned."""
+    from rich.table import Table
+
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     for heading in columns:
         right = heading.startswith(">")
@@ -49,6 +45,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 def summary(what: str, text: str) -> None:
     """One line for a finished stage."""
+    from rich.table import Table
+
     line = Table.grid(padding=(0, 1))
     line.add_column(min_width=9, style="bold")
     line.add_column(overflow="fold")
@@ -64,6 +62,15 @@ class Bars:
     """
 
     def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
         self._progress = Progress(
             TextColumn("{task.description:<9}"),
             BarColumn(bar_width=14),

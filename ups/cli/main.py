@@ -14,19 +14,21 @@ from ups.cli._app import UpsGroup
 app = typer.Typer(
     cls=UpsGroup,
     no_args_is_help=True,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="The Universal Physics Stack: data, latent caches, staged training and honest "
     "evaluation for neural PDE surrogates.",
 )
-app.command("quickstart")(quickstart.quickstart)
+app.command("quickstart", short_help="The whole path, once, on generated data.")(
+    quickstart.quickstart
+)
 app.add_typer(data.app, name="data")
-app.command("train")(train.train)
+app.command("train", short_help="Train codec and operator.")(train.train)
 app.add_typer(cache.app, name="cache")
-app.command("eval")(evaluate.evaluate)
+app.command("eval", short_help="Judge a run by rollout in physical space.")(evaluate.evaluate)
 app.add_typer(leaderboard.app, name="leaderboard")
 app.add_typer(config.app, name="config")
-app.command("doctor")(doctor.doctor)
+app.command("doctor", short_help="Check this machine and say what is missing.")(doctor.doctor)
 
 
 def _print_version(wanted: bool) -> None:

@@ -119,7 +119,7 @@ class GridCodec(nn.Module):
             expected = (*self.geometry.space, len(self.geometry.fields))
             raise ValueError(f"fields of shape {tuple(fields.shape[1:])}, expected {expected}")
         patches = patchify((fields - self.shift) / self.scale, self.config.patch_size)
-        full = torch.einsum("...pc,pk->...kc", patches, self.basis)
+        full = _along_points(patches, self.basis)
         tokens = full[..., : self.num_coefficients, :].flatten(-2)
         if not self.is_invertible:
             size = _amplitude(full.flatten(-2))
@@ -149,7 +149,7 @@ class GridCodec(nn.Module):
             coefficients = F.pad(coefficients, (0, 0, 0, missing))
             learned = size * self.decoder(tokens / size)
             coefficients = coefficients + learned.unflatten(-1, (-1, num_fields))
-        patches = torch.einsum("...kc,pk->...pc", coefficients, self.basis)
+        patches = _along_points(coefficients, self.basis.T)
         return unpatchify(patches, self.config.patch_size)
 
     def _between(
@@ -211,6 +211,13 @@ class GridCodec(nn.Module):
     def label(self) -> str:
         """What a person needs to know: kind, dimensions, tokens."""
         return f"{self.config.kind}{self.latent_dim}_{self.geometry.num_dims}d_{self.num_tokens}tok"
+
+
+def _along_points(
+    values: Float[Tensor, "batch *anchors points channel"], matrix: Float[Tensor, "points new"]
+) -> Float[Tensor, "batch *anchors new channel"]:
+    """Multiply the last axis but one by a matrix; for one channel that is one plain product."""
+    return (values.transpose(-1, -2) @ matrix).transpose(-1, -2)
 
 
 def _amplitude(x: Float[Tensor, "batch *anchors dim"]) -> Float[Tensor, "batch *ones"]:

@@ -8,6 +8,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -252,13 +253,15 @@ def _write(
     with h5py.File(path, "w") as file:
         offset = create_contiguous(file, "fields", shape, np.float32)
     statistics, digest, done = RunningStatistics(), hashlib.sha256(), 0
-    with BulkWriter(path, offset, num_bytes) as fields:
+    with BulkWriter(path, offset, num_bytes) as fields, ThreadPoolExecutor(2) as threads:
         for source, start, block in _blocks(sources, used, recipe):
             chosen = splits[done : done + len(block)]
             _exclude_invalid(block, chosen, source, start, recipe)
+            beside = [threads.submit(digest.update, block.data),
+                      threads.submit(fields.append, block)]  # fmt: skip
             statistics.update(block[chosen == 0])
-            digest.update(block.data)
-            fields.append(block)
+            for work in beside:
+                work.result()
             done += len(block)
             if progress:
                 progress(done, shape[0])

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy.typing as npt
 import torch
 
 import ups
@@ -286,19 +287,28 @@ def build_codec_cache(
     config = session.experiment.cache
     identity = cache_identity(session.store, codec, config)
 
-    @torch.no_grad()
-    def encode(frames: Any) -> Any:
-        return codec.encode(torch.from_numpy(frames).to(session.device)).cpu().numpy()
-
     build = build_cache(
         session.store,
-        encode,
+        encoder_of(codec, config.dtype, session.device),
         identity,
         splits=splits,
         shard_bytes=config.shard_bytes,
         progress=(lambda n, total: progress("cache", n, total, "")) if progress else None,
     )
     return CacheOutcome(build, identity)
+
+
+def encoder_of(
+    codec: GridCodec, dtype: str, device: torch.device
+) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]]:
+    """The codec's encoder from frames in memory to tokens of the cache's type in memory."""
+    kind = {"float16": torch.float16, "float32": torch.float32}[dtype]
+
+    @torch.no_grad()
+    def encode(frames: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return codec.encode(torch.from_numpy(frames).to(device)).to(kind).cpu().numpy()
+
+    return encode
 
 
 def cache_identity(store: TrajectoryStore, codec: GridCodec, config: CacheConfig) -> CacheIdentity:
