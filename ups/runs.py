@@ -54,7 +54,7 @@ def planned(run: Path) -> tuple[list[str], Path | None]:
         content = json.loads((run / ENVIRONMENT).read_text(encoding="utf-8"))
         codec_from = content["codec_from"]
         return list(content["stages"]), Path(codec_from) if codec_from else None
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{run / ENVIRONMENT}: not the record of a run: {error}") from error
 
 
