@@ -68,6 +68,14 @@ def test_interpolation_meets_the_grid_points_of_any_grid(size, periodic):
     torch.testing.assert_close(interpolate(values, at, (periodic,)), values)
 
 
+@pytest.mark.parametrize("periodic", [True, False])
+def test_interpolation_knows_no_left_and_right(periodic):
+    values = torch.randn(2, 12, 1, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
+    at = places(40, 12)[:, None]
+    mirrored = interpolate(values.flip(1), 11 - at, (periodic,))
+    torch.testing.assert_close(mirrored, interpolate(values, at, (periodic,)))
+
+
 def band_limited(size, dims, periodic, seed):
     """A random function below the Nyquist wave, as callable of positions in grid points."""
     generator = torch.Generator().manual_seed(seed)
