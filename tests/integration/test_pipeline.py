@@ -143,3 +143,23 @@ def test_every_mixer_trains_below_persistence(home: Path, mixer: str) -> None:
     report = json.loads(ups("eval", "--json").stdout)
     rows = {row["name"]: row["metrics"]["nrmse"]["mean"] for row in report["rows"]}
     assert rows["model"] < rows["persistence"]
+
+
+def test_a_run_is_judged_on_another_version_only_if_that_is_unseen(home: Path) -> None:
+    def made(version: str, seed: int, points: int = 32) -> None:
+        out = home / f"raw{seed}-{points}"
+        ups("data", "generate", "advection1d", "--num-trajectories", "40", "--seed", str(seed),
+            "--points", str(points), "--frames", "11", "--out", str(out))  # fmt: skip
+        ups("data", "convert", "advection1d", "--raw", str(out), "--version", version)
+
+    made("unseen", seed=1)
+    made("finer", seed=1, points=64)
+    made("trained", seed=0)
+    ups("train", "--config", "advection1d", *settings("stages.operator.steps=5"))
+    report = json.loads(ups("eval", "--version", "unseen", "--split", "all", "--json").stdout)
+    assert report["protocol"]["version"] == "unseen"
+    assert report["protocol"]["num_trajectories"] == 40
+    assert "grid (64,) differs" in ups("eval", "--version", "finer", code=3).stderr
+    assert "training trajectories" in ups("eval", "--split", "all", code=2).stderr
+    ups("data", "convert", "advection1d", "--raw", str(home / "raw0-32"), "--version", "same")
+    assert "starts as one that" in ups("eval", "--version", "same", code=3).stderr

@@ -11,7 +11,7 @@ from ups.cli import _output
 from ups.cli._options import Json
 from ups.errors import GateError, UsageError
 
-SPLITS = ("valid", "test")
+SPLITS = ("valid", "test", "all")
 
 
 def evaluate(
@@ -26,7 +26,17 @@ def evaluate(
         int | None, typer.Option(min=1, help="True frames given.", show_default="from the config")
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="valid or test.", show_default="from the config")
+        str | None,
+        typer.Option(
+            help="test or valid; with --version also all.", show_default="from the config"
+        ),
+    ] = None,
+    version: Annotated[
+        str | None,
+        typer.Option(
+            help="Judge on another converted version, unseen in training.",
+            show_default="the run's own",
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: Json = False,
@@ -43,7 +53,7 @@ def evaluate(
     from ups.training.run import find_device
 
     if split is not None and split not in SPLITS:
-        raise UsageError(f"--split {split}: expected valid or test")
+        raise UsageError(f"--split {split}: expected valid, test or all")
     folder = runs.find_run(run)
     experiment = runs.run_experiment_of(folder)
     given = {"history": history, "horizon": horizon, "split": split}
@@ -52,7 +62,11 @@ def evaluate(
     )
     with _output.Bars() as bars:
         result = judge(
-            folder, settings=settings, device=find_device(device), progress=bars.of("eval")
+            folder,
+            settings=settings,
+            version=version,
+            device=find_device(device),
+            progress=bars.of("eval"),
         )
         page = write_pictures(result, folder)
     if as_json:

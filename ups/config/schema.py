@@ -205,7 +205,9 @@ class GatesConfig(Config):
 class EvaluationConfig(Config):
     """How the finished run is judged."""
 
-    split: Literal["valid", "test"] = "test"
+    split: Literal["valid", "test", "all"] = Field(
+        "test", description="'all' is for a version that shares nothing with the training data."
+    )
     history: PositiveInt = Field(1, description="True frames given.")
     horizon: PositiveInt | None = Field(None, description="Frames predicted; null is to the end.")
     batch_size: PositiveInt = 64

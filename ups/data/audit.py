@@ -178,10 +178,10 @@ def _check_leaks(store: TrajectoryStore) -> Finding:
         shared = groups["train"] & groups[held]
         if shared:
             return Finding("leaks", "fail", f"train and {held} share groups {_some(shared)}")
-    starts = store.fields[:, 0].reshape(store.num_trajectories, -1).astype(np.float32)
+    starts = store.fields[:, 0]
     order = {name: store.split(name) for name in SPLITS}
     for known, held in (("train", "valid"), ("train", "test"), ("valid", "test")):
-        pair = _same_start(starts[order[known]], starts[order[held]])
+        pair = shared_start(starts[order[known]], starts[order[held]])
         if pair:
             a, b = int(order[known][pair[0]]), int(order[held][pair[1]])
             detail = f"trajectory {a} ({known}) and {b} ({held}) start from the same state"
@@ -189,8 +189,14 @@ def _check_leaks(store: TrajectoryStore) -> Finding:
     return Finding("leaks", "ok", "no group and no initial state is shared between splits")
 
 
-def _same_start(known: Array, held: Array) -> tuple[int, int] | None:
-    """A pair of rows nearer than 1e-4 of the held-out row's norm, if there is one."""
+def shared_start(known: Array, held: Array) -> tuple[int, int] | None:
+    """A state of `known` and one of `held` nearer than 1e-4 of the latter's norm, if there are.
+
+    Shape:
+        known, held: (state, *space, channel)
+    """
+    known = known.reshape(len(known), -1).astype(np.float32)
+    held = held.reshape(len(held), -1).astype(np.float32)
     squares = np.einsum("ij,ij->i", known, known)
     for start in range(0, len(held), 256):
         rows = held[start : start + 256]

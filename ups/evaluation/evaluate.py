@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -15,8 +16,10 @@ from ups import checkpoint as checkpoints
 from ups import files, runs
 from ups.checkpoint import Checkpoint
 from ups.config.schema import EvaluationConfig, GatesConfig
+from ups.data.audit import shared_start
+from ups.data.splits import SPLITS
 from ups.data.store import TrajectoryStore
-from ups.errors import DataError
+from ups.errors import DataError, UsageError
 from ups.evaluation.accumulator import MetricAccumulator, Metrics
 from ups.evaluation.protocol import Protocol
 from ups.evaluation.report import Report, Row, write_report
@@ -58,6 +61,7 @@ def evaluate(
     run: Path,
     *,
     settings: EvaluationConfig | None = None,
+    version: str | None = None,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -67,23 +71,32 @@ def evaluate(
 
     Args:
         settings: Split, history, horizon; None takes those of the run's config.
+        version: Another converted version of the dataset to judge on; None is the run's own.
         progress: Called with (trajectories done, trajectories in all).
 
     Raises:
         CheckpointError: The run holds no usable operator.
-        DataError: The data of the run is not here, or has changed since.
+        DataError: The data of the run is not here, or has changed since; or the other version has
+            another grid or time step, or shares initial states with the training split.
     """
     device = torch.device(device)
     path = runs.checkpoint_path(run, "operator")
     found = checkpoints.load(path, device)
     settings = settings or found.experiment.evaluation
     store = open_store_of(found)
+    if version is not None and version != store.metadata.version:
+        store = open_unseen(store, version)
+    elif settings.split == "all":
+        raise UsageError(
+            "split 'all' would judge on training trajectories",
+            hint="ups eval --split test, or --version NAME of other data",
+        )
     stride = found.experiment.data.stride
     horizon = horizon_for(
         store.num_frames, history=settings.history, stride=stride, steps=settings.horizon
     )
     surrogate = found.surrogate().to(device)
-    members = store.split(settings.split)
+    members = _members(store, settings.split)
     rows, seconds = _measure(surrogate, store, members, horizon, settings, device, progress)
     protocol = _protocol(store, settings, horizon, len(members))
     report = Report(
@@ -113,6 +126,40 @@ def open_store_of(found: Checkpoint) -> TrajectoryStore:
             hint="convert the run's data again, or train on this version: ups train",
         )
     return store
+
+
+def open_unseen(trained: TrajectoryStore, version: str) -> TrajectoryStore:
+    """Another version of the dataset, on the same grid and times, unseen in training.
+
+    Raises:
+        DataError: Grid, spacing, time step or fields differ, or an initial state of the other
+            version is one of the training split.
+    """
+    other = TrajectoryStore.open(trained.metadata.dataset, version)
+    for what, ours, theirs in (
+        ("grid", trained.space, other.space),
+        ("time step", trained.metadata.dt, other.metadata.dt),
+        ("fields", trained.metadata.fields, other.metadata.fields),
+        ("domain", trained.metadata.bounds, other.metadata.bounds),
+    ):
+        if ours != theirs:
+            raise DataError(
+                f"{other.name}: {what} {theirs} differs from {ours}, which the run was trained on",
+                hint=f"convert it alike: ups data convert {other.metadata.dataset} --stride-x N",
+            )
+    known = trained.fields[trained.split("train"), 0]
+    pair = shared_start(known, other.fields[_members(other, "all"), 0])
+    if pair:
+        raise DataError(
+            f"{other.name}: trajectory {pair[1]} starts as one that the run was trained on"
+        )
+    return other
+
+
+def _members(store: TrajectoryStore, split: str) -> npt.NDArray[Any]:
+    if split == "all":
+        return np.sort(np.concatenate([store.split(name) for name in SPLITS]))
+    return store.split(split)
 
 
 def _measure(
