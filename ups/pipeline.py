@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-
-import h5py
 
 from ups import checkpoint as checkpoints
 from ups import files, paths, registry, runs
@@ -16,14 +14,13 @@ from ups.config.loading import load_experiment
 from ups.config.schema import Experiment
 from ups.data.audit import audit, worst
 from ups.data.convert import convert
-from ups.data.generate import generate, generator_label, raw_file_name
+from ups.data.generate import generate, is_generated, raw_file_name
 from ups.data.store import TrajectoryStore
 from ups.errors import CheckpointError, DataError, UpsError
 from ups.evaluation.evaluate import Evaluation, evaluate, failed_gates
 from ups.evaluation.pictures import write_pictures
 from ups.evaluation.report import Report, load_report
 from ups.leaderboard.entries import add
-from ups.registry import DatasetCard
 from ups.training import run as training
 
 Progress = Callable[[str, int, int, str], None]
@@ -133,19 +130,18 @@ class _Path:
             raise DataError(f"{self.card.key}: has no built-in generator")
         folder = paths.data_dir(self.card.key) / "quickstart"
         path = folder / raw_file_name(self.card, generator.parameters)
+        recipe = asdict(self.recipe)
         with files.exclusive(path, "running the quickstart"):
-            if is_generated(path, self.card, self.recipe):
+            if is_generated(path, self.card, **recipe):
                 return path, False
             generate(
                 self.card,
                 parameters=generator.parameters,
-                num_trajectories=self.recipe.num_trajectories,
-                seed=self.recipe.seed,
-                points=self.recipe.points,
-                frames=self.recipe.frames,
                 out_dir=folder,
                 batch_size=64,
+                force=True,
                 progress=self._bar("generate"),
+                **recipe,
             )
         return path, True
 
@@ -204,23 +200,6 @@ class _Path:
         self.steps.append(step)
         if self._told:
             self._told(step)
-
-
-def is_generated(path: Path, card: DatasetCard, recipe: DataRecipe) -> bool:
-    """Whether `path` is what this generator makes of this recipe."""
-    if not path.is_file():
-        return False
-    try:
-        with h5py.File(path) as file:
-            same_shape = file["tensor"].shape == (
-                recipe.num_trajectories,
-                recipe.frames,
-                recipe.points,
-            )
-            same_seed = int(file.attrs["generator_seed"]) == recipe.seed
-            return same_shape and same_seed and file.attrs["generator"] == generator_label(card)
-    except (OSError, KeyError):
-        return False
 
 
 def find_same_run(session: training.Session) -> tuple[Path | None, str]:

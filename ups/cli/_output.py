@@ -44,14 +44,19 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def summary(what: str, text: str) -> None:
-    """One line for a finished stage."""
+    """One line for a finished stage; on a terminal it is wrapped beside its heading."""
     from rich.table import Table
+    from rich.text import Text
 
+    console = stdout()
+    if not console.is_terminal:
+        typer.echo(f"{what:<9} {Text.from_markup(text).plain}")
+        return
     line = Table.grid(padding=(0, 1))
     line.add_column(min_width=9, style="bold")
     line.add_column(overflow="fold")
     line.add_row(what, text)
-    stdout().print(line)
+    console.print(line)
 
 
 class Bars:

@@ -106,13 +106,23 @@ def generate(
         Path | None,
         typer.Option(help="Folder for the raw file.", show_default="the dataset's raw folder"),
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace another file of the same name.")
+    ] = False,
 ) -> None:
     """Solve the PDE and write trajectories in the published layout."""
     from ups import registry
     from ups.data.generate import generate as run
 
     card = registry.load_card(dataset)
+    ticks: list[int] = []
     with _output.Bars() as bars:
+        bar = bars.of("generate")
+
+        def made(done: int, total: int) -> None:
+            ticks.append(done)
+            bar(done, total)
+
         path = run(
             card,
             parameters={**_defaults(card), **_parse_parameters(param or [])},
@@ -122,9 +132,11 @@ def generate(
             points=points,
             frames=frames,
             device=device,
-            progress=bars.of("generate"),
+            force=force,
+            progress=made,
         )
-    _output.summary("generate", f"{num_trajectories} trajectories -> {paths.display(path)}")
+    state = "" if ticks else "unchanged, reused: "
+    _output.summary("generate", f"{state}{num_trajectories} trajectories -> {paths.display(path)}")
 
 
 def _defaults(card: Any) -> dict[str, float]:

@@ -20,7 +20,7 @@ from ups.data.bulk import BulkWriter, create_contiguous, reserve
 from ups.data.generate.advection1d import advect_family
 from ups.data.generate.burgers1d import internal_refinement, solve_burgers1d
 from ups.data.generate.initial_conditions import SineFamily, draw_initial_conditions
-from ups.errors import UsageError, did_you_mean
+from ups.errors import DataError, UsageError, did_you_mean
 from ups.files import atomic_path
 from ups.registry import DatasetCard
 
@@ -66,6 +66,7 @@ def generate(
     device: str | torch.device = "cpu",
     dtype: Precision = torch.float32,
     batch_size: int | None = None,
+    force: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Solve the card's equation from random initial states and write one raw file.
@@ -81,13 +82,16 @@ def generate(
             grid is finer where the solution needs it.
         frames: Stored frames over the card's time interval, both ends included.
         dtype: Precision to solve in; the file is float32.
+        force: Replace a file of that name that was not made so. Without it, such a file, which may
+            be a published original, is left alone, and one that was made so is returned as it is.
         batch_size: Trajectories solved at once; by default what 128 MiB of output hold.
         progress: Called with (trajectories done, all) after every batch.
     Returns:
         The file's path in `out_dir`.
     Raises:
         UsageError: A parameter, count, precision or device that cannot be used.
-        DataError: A solution did not stay finite, or the file could not be written.
+        DataError: A solution did not stay finite, the file could not be written, or another file
+            of its name is there.
     """
     name, attribute, solver = _recipe(card, parameters)
     grid = _grid(card, points, frames)
@@ -95,6 +99,13 @@ def generate(
     precision, where = _precision(dtype), _device(device)
     batch = batch_size or _batch_size(grid, precision)
     path = Path(out_dir) / name
+    if path.exists() and not force:
+        if is_generated(path, card, num_trajectories, seed, grid.points, len(grid.times)):
+            return path
+        raise DataError(
+            f"{path}: is there already, and not what this command would make",
+            hint="--out FOLDER to keep both, --force to replace it",
+        )
     num_bytes = 4 * num_trajectories * len(grid.times) * grid.points
     with atomic_path(path) as temporary, _one_thread(), ExitStack() as stack:
         reserve(temporary, num_bytes)
@@ -116,6 +127,18 @@ def generate(
 def raw_file_name(card: DatasetCard, parameters: dict[str, float]) -> str:
     """The name `generate` gives a file: the published one, where these parameters have one."""
     return _recipe(card, parameters)[0]
+
+
+def is_generated(
+    path: Path, card: DatasetCard, num_trajectories: int, seed: int, points: int, frames: int
+) -> bool:
+    """Whether `path` is what this version's generator makes of these numbers."""
+    try:
+        with h5py.File(path) as file:
+            made = (file["tensor"].shape, file.attrs["generator"], file.attrs["generator_seed"])
+            return made == ((num_trajectories, frames, points), generator_label(card), seed)
+    except (OSError, KeyError):
+        return False
 
 
 def generator_label(card: DatasetCard) -> str:
