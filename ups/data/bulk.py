@@ -31,6 +31,7 @@ def create_contiguous(
     properties.set_layout(h5py.h5d.CONTIGUOUS)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    properties.set_obj_track_times(False)  # the same values give the same bytes at any time
     kind = h5py.h5t.py_create(np.dtype(dtype))
     space = h5py.h5s.create_simple(shape)
     dataset = h5py.h5d.create(file.id, name.encode(), kind, space, dcpl=properties)

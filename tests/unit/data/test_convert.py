@@ -255,6 +255,20 @@ module.convert(load_card("advection1d"), [Path(sys.argv[1])], version="v", progr
     assert sha256_file(target) == interrupted
 
 
+def test_a_store_holds_no_time_of_day(store):
+    """Else the same conversion a second later would have other bytes."""
+    tracked = {}
+
+    def note(name, item):
+        if isinstance(item, h5py.Dataset):
+            tracked[name] = item.id.get_create_plist().get_obj_track_times()
+
+    with h5py.File(store.path) as file:
+        file.visititems(note)
+    assert "fields" in tracked
+    assert not any(tracked.values()), tracked
+
+
 def test_two_conversions_of_one_version_are_told_of_each_other(card, make, tensor):
     raw = make(tensor)
 
