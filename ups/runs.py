@@ -81,7 +81,12 @@ def list_runs(name: str | None = None, *, with_stage: str | None = None) -> list
     found = [path.parent for path in paths.runs_dir().glob(f"{name or '*'}/*/{CONFIG}")]
     if with_stage:
         found = [run for run in found if checkpoint_path(run, with_stage).is_file()]
-    return sorted(found, key=lambda run: (run.name, str(run)), reverse=True)
+    return sorted(found, key=_age, reverse=True)
+
+
+def _age(run: Path) -> tuple[str, int]:
+    """When a run began: the second in its name, and within it the time of its config."""
+    return run.name.partition("-")[0], (run / CONFIG).stat().st_mtime_ns
 
 
 def find_run(run: str | Path | None, *, with_stage: str | None = "operator") -> Path:
@@ -95,7 +100,8 @@ def find_run(run: str | Path | None, *, with_stage: str | None = "operator") -> 
         runs = list_runs(with_stage=with_stage)
         if not runs:
             raise CheckpointError(
-                f"no run with a '{with_stage}' checkpoint in {paths.display(paths.runs_dir())}",
+                f"{paths.display(paths.runs_dir())}: no run with a checkpoint of stage "
+                f"'{with_stage}'",
                 hint=hint,
             )
         return runs[0]
@@ -103,7 +109,7 @@ def find_run(run: str | Path | None, *, with_stage: str | None = "operator") -> 
         if (folder / CONFIG).is_file():
             if with_stage and not checkpoint_path(folder, with_stage).is_file():
                 raise CheckpointError(
-                    f"{folder}: has no '{with_stage}' checkpoint yet",
+                    f"{folder}: has no checkpoint of stage '{with_stage}' yet",
                     hint=f"ups train --resume {run}, or {hint}",
                 )
             return folder

@@ -51,7 +51,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_every_command_has_help_and_stands_in_the_readme(words: tuple[str, ...]) -> None:
     result = CliRunner().invoke(app, [*words, "--help"])
     assert result.exit_code == 0
-    assert len(result.stdout) > 200
+    assert len(result.stdout.splitlines()) >= 6
     assert f"ups {' '.join(words)}" in README
 
 

@@ -73,6 +73,8 @@ def build_cache(
         done = _finished(folder, identity)
         _drop_misfits(folder, identity, jobs, done)
         _check_space(folder, identity, total)
+        if len(done) < len(jobs):
+            files.write_json(folder / PROGRESS, _content(identity, done.values()), CacheError)
         shards: list[Shard] = []
         written = 0
         for job in jobs:

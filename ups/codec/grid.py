@@ -111,6 +111,17 @@ class GridCodec(nn.Module):
         self.shift.copy_(torch.as_tensor(shift))
         self.scale.copy_(torch.as_tensor(scale))
 
+    def forward(
+        self,
+        fields: Float[Tensor, "batch *space channel"],
+        queries: Float[Tensor, "query axis"],
+    ) -> tuple[Float[Tensor, "batch *space channel"], Float[Tensor, "batch query channel"]]:
+        """Reconstruct: what `decode` makes of `encode`, on the grid and at queries."""
+        tokens = self.encode(fields).unflatten(1, self.anchors)
+        values = self._on_grid(tokens)
+        between = self._between(tokens, values, self.grid_positions(queries))
+        return values * self.scale + self.shift, between * self.scale + self.shift
+
     def encode(
         self, fields: Float[Tensor, "batch *space channel"]
     ) -> Float[Tensor, "batch tokens dim"]:

@@ -56,7 +56,7 @@ def _stencil(
     for j in range(taps):
         others = [k for k in range(taps) if k != j]
         terms = [(local - k) / (j - k) for k in others]
-        weights.append(torch.stack(terms).prod(0))
+        weights.append(torch.stack([torch.ones_like(local), *terms]).prod(0))
     indices = start[:, None] + nodes
     return (indices % size if wraps else indices), torch.stack(weights, -1)
 

@@ -29,12 +29,25 @@ def load_experiment(config: str | Path | None = None, overrides: Sequence[str] =
     """
     path = find_config(config or DEFAULT_CONFIG)
     content = _with_ancestors(path, seen=())
+    if overrides:
+        content = _with_defaults(content, path)
     for override in overrides:
         content = merged(content, parse_override(override))
     where = (
         f"{paths.display(path)} with {' '.join(overrides)}" if overrides else paths.display(path)
     )
     return validated(Experiment, content, where)
+
+
+def _with_defaults(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Every key of a valid config spelled out, so that an override finds the `kind` beside it.
+
+    What is not valid yet, because an override completes it, is returned as it is.
+    """
+    try:
+        return validated(Experiment, content, str(path)).model_dump(mode="json")
+    except ConfigError:
+        return content
 
 
 def find_config(config: str | Path) -> Path:

@@ -195,8 +195,9 @@ def shared_start(known: Array, held: Array) -> tuple[int, int] | None:
     Shape:
         known, held: (state, *space, channel)
     """
-    known = known.reshape(len(known), -1).astype(np.float32)
-    held = held.reshape(len(held), -1).astype(np.float32)
+    size = int(np.prod(known.shape[1:]))
+    known = known.reshape(len(known), size).astype(np.float32)
+    held = held.reshape(len(held), size).astype(np.float32)
     squares = np.einsum("ij,ij->i", known, known)
     for start in range(0, len(held), 256):
         rows = held[start : start + 256]

@@ -35,7 +35,7 @@ FORMAT = "ups-trajectories-1"
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A raw file that went into a version; `fingerprint` hashes its two ends."""
+    """A raw file that went into a version; `fingerprint` hashes 4 kB at 1024 places."""
 
     name: str
     size_bytes: int

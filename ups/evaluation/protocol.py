@@ -138,7 +138,7 @@ def describe_protocol(content: Mapping[str, Any]) -> str:
     spacing = f"stride {content['stride']}, " if content["stride"] != 1 else ""
     chosen = content["selected_on"]
     selected = f", selected on {chosen}" if chosen != "valid" else ""
-    return (
-        f"{content['dataset']} ({content['version']}), {content['num_trajectories']} "
-        f"{content['split']} trajectories, grid {grid}, {spacing}{steps}{selected}"
-    )
+    count, split = content["num_trajectories"], content["split"]
+    judged = f"all {count}" if split == "all" else f"{count} {split}"
+    data = f"{content['dataset']} ({content['version']})"
+    return f"{data}, {judged} trajectories, grid {grid}, {spacing}{steps}{selected}"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ups.config.schema import LatentOperatorConfig
+from ups.errors import ConfigError
 
 
 def build_mixer(
@@ -179,6 +180,11 @@ def _rotary_angles(
     """One angle for each token and rotated pair of channels; axes take turns over the pairs."""
     axes = [torch.arange(size) / size for size in anchors]
     place = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(anchors))
+    if pairs < len(anchors):
+        raise ConfigError(
+            f"operator.heads: {pairs} rotated pairs of channels a head for {len(anchors)} axes",
+            hint="fewer heads or a larger operator.width",
+        )
     columns = []
     for pair in range(pairs):
         axis, order = pair % len(anchors), pair // len(anchors) + 1

@@ -172,11 +172,11 @@ class Fit:
         if self.scaler.is_enabled():
             return  # the scaler lowers its scale and skips by itself
         self.skipped += 1
-        self._log(skipped=self.skipped)
+        self._log(step=self.step + 1, skipped=self.skipped)
         if self.skipped > self.config.max_skipped:
             raise CheckpointError(
-                f"{self.stage.name}: gradient norm is {norm} for the {self.skipped}th time at step "
-                f"{self.step}; {self._last_good()}",
+                f"{self.stage.name}: gradient norm is {norm} at step {self.step}, after "
+                f"{self.config.max_skipped} such steps were skipped; {self._last_good()}",
                 hint="lower the learning rate, or raise stages.*.max_skipped",
             )
 
@@ -235,6 +235,7 @@ class Fit:
         torch.set_rng_state(saved.training["random"])
 
     def _log(self, **values: float | int) -> None:
+        """Tell the trackers; a step in progress names itself, one more than the steps taken."""
         for tracker in self.trackers:
             tracker.log({"stage": self.stage.name, "step": self.step, **values})
 

@@ -257,6 +257,8 @@ def find_codec(store: TrajectoryStore, options: GridCodecConfig | None = None) -
     """
     data, others = store.metadata, 0
     for run in runs.list_runs(with_stage="codec"):
+        if runs.run_experiment_of(run).data.dataset != data.dataset:
+            continue
         path = runs.checkpoint_path(run, "codec")
         found = checkpoints.load(path)
         identity = found.identity

@@ -73,13 +73,12 @@ class CodecStage:
     def losses(self, batch: tuple[Tensor, list[float]], progress: float) -> dict[str, Tensor]:
         fields, offset = batch
         geometry, share = self.codec.geometry, self.config.off_grid_share
-        tokens = self.codec.encode(fields)
         move = (torch.tensor(offset, dtype=torch.float64) * self._spacing).to(self.device)
-        between = self.codec.decode(tokens, self._coords + move)
+        on_grid, between = self.codec(fields, self._coords + move)
         truth = shifted(fields, offset, geometry.periodic).flatten(1, -2)
         terms = {"off_grid": share * relative_l2(between, truth)}
         if not self.codec.is_invertible:
-            terms["on_grid"] = (1 - share) * relative_l2(self.codec.decode(tokens), fields)
+            terms["on_grid"] = (1 - share) * relative_l2(on_grid, fields)
         return terms
 
     def validate(self) -> dict[str, float]:

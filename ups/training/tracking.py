@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -34,10 +35,18 @@ class JsonLines:
 
     def log(self, record: Record) -> None:
         with translated_os_errors(self.path, "writing", CheckpointError):
-            self._file.write(json.dumps(dict(record)) + "\n")
+            self._file.write(json.dumps(_plain(record), allow_nan=False) + "\n")
 
     def close(self) -> None:
         self._file.close()
+
+
+def _plain(record: Record) -> dict[str, Any]:
+    """The record with None for what is NaN or infinite, which JSON does not have."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in record.items()
+    }
 
 
 class WandbRun:

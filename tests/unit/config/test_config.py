@@ -245,3 +245,14 @@ def test_a_config_is_frozen():
     experiment = Experiment.model_validate(MINIMAL)
     with pytest.raises(ValueError, match="frozen"):
         experiment.seed = 2
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\ndata: {dataset: burgers1d}\n")
+    experiment = load_experiment(path, ["stages.operator.optimizer.lr=5e-4"])
+    assert experiment.stages.operator.optimizer.kind == "muon"
+    assert experiment.stages.operator.optimizer.lr == 5e-4
+
+
+def test_override_may_complete_a_config(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\n")
+    assert load_experiment(path, ["data.dataset=burgers1d"]).data.dataset == "burgers1d"

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ups.config.schema import LatentOperatorConfig
+from ups.errors import ConfigError
 from ups.models.mixers import SpectralMixer, build_mixer
 
 GRIDS = [
@@ -22,9 +23,15 @@ def noise(anchors, width=8, batch=2):
 @pytest.mark.parametrize("mixer", ["spectral", "conv", "attention"])
 @pytest.mark.parametrize(("anchors", "periodic"), GRIDS)
 def test_shape_is_kept(mixer, anchors, periodic, modes):
-    config = LatentOperatorConfig(mixer=mixer, width=8, heads=2, kernel_size=3, modes=modes)
-    x = noise(anchors)
+    config = LatentOperatorConfig(mixer=mixer, width=16, heads=2, kernel_size=3, modes=modes)
+    x = noise(anchors, width=16)
     assert build_mixer(config, anchors, periodic)(x).shape == x.shape
+
+
+def test_attention_without_a_rotated_pair_for_each_axis_is_refused():
+    config = LatentOperatorConfig(mixer="attention", width=8, heads=2)
+    with pytest.raises(ConfigError, match="2 rotated pairs of channels a head for 3 axes"):
+        build_mixer(config, (4, 4, 4), (True, True, True))
 
 
 def identity(anchors, periodic, modes=None):
