@@ -245,6 +245,9 @@ def test_a_config_is_frozen():
     experiment = Experiment.model_validate(MINIMAL)
     with pytest.raises(ValueError, match="frozen"):
         experiment.seed = 2
+
+
+def test_override_of_one_key_finds_the_kind_beside_it(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("name: mine\ndata: {dataset: burgers1d}\n")
     experiment = load_experiment(path, ["stages.operator.optimizer.lr=5e-4"])
