@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
@@ -51,7 +50,4 @@ def _root(
 
 def main() -> None:
     """Entry point of the `ups` script."""
-    # Read when torch starts its threads. Waiting threads that spin cost a factor of 6 to 15 on a
-    # machine whose cores are busy (docs/benchmarks.md); sleeping ones cost little on an idle one.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     app()
