@@ -138,7 +138,7 @@ class _Path:
                 self.card,
                 parameters=generator.parameters,
                 out_dir=folder,
-                batch_size=64,
+                batch_size=256,
                 force=True,
                 progress=self._bar("generate"),
                 **recipe,

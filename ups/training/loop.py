@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 import threading
 import time
@@ -90,6 +91,7 @@ class Fit:
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=self.config.amp == "float16" and self.device.type == "cuda"
         )
+        self._untrained: nn.Module | None = None
         if self.config.compile:
             self.stage.trainable.compile()
 
@@ -102,9 +104,15 @@ class Fit:
         return self.folder / f"{self.stage.name}-last.pt"
 
     def run(self, progress: Progress | None = None) -> FitResult:
-        """Train to the last step; save, validate and log along the way."""
+        """Train to the last step; save, validate and log along the way.
+
+        Validation begins with the untrained state, which is what a stage that never beats it
+        leaves behind.
+        """
         config, started, losses = self.config, time.perf_counter(), []
         with interrupts() as interrupted:
+            if self.step == 0:
+                self._validate()
             while self.step < config.steps:
                 loss, norm = self._update()
                 self.step += 1
@@ -186,23 +194,31 @@ class Fit:
 
     def _validate(self) -> None:
         """Measure the weights that would be used, and keep them if they are the best so far."""
-        with self._weights_in_use():
+        module = self.stage.trainable
+        with self._weights(self.average.module if self.average else module):
             metrics = self.stage.validate()
             self._log(**metrics)
             if metrics["valid_nrmse"] <= self.best.get("valid_nrmse", float("inf")):
-                self.best = metrics
-                checkpoints.save(self.best_path, self.stage.checkpoint(self.step, metrics))
+                self.best, self._untrained = metrics, None
+                if self.step == 0:
+                    self._untrained = copy.deepcopy(module)
+                else:
+                    checkpoints.save(self.best_path, self.stage.checkpoint(self.step, metrics))
+        if self.step and self._untrained is not None:
+            with self._weights(self._untrained):
+                checkpoints.save(self.best_path, self.stage.checkpoint(0, self.best))
+            self._untrained = None
 
     @contextmanager
-    def _weights_in_use(self) -> Iterator[None]:
-        """Put the averaged weights, where there are any, into the module for the block."""
+    def _weights(self, source: nn.Module) -> Iterator[None]:
+        """Put the weights of `source` into the module for the block, in evaluation mode."""
         module = self.stage.trainable
         module.eval()
-        if self.average is None:
+        if source is module:
             yield
             return
         kept = {name: weight.detach().clone() for name, weight in module.state_dict().items()}
-        module.load_state_dict(self.average.module.state_dict())
+        module.load_state_dict(source.state_dict())
         try:
             yield
         finally:

@@ -189,9 +189,15 @@ def test_micro_batches_add_up_to_the_batch(stage):
         assert found[:4] == pytest.approx(expected[:4], rel=1e-3)
 
 
-def test_averaged_weights_are_what_is_saved():
+def test_averaged_weights_are_what_is_saved(monkeypatch):
     """With a constant rate the weights after step n do not depend on how many steps follow."""
     constant = {"schedule": {"kind": "constant", "warmup_steps": 0}, "ema_decay": 0.5}
+    better = iter(range(100, 0, -1))
+    monkeypatch.setattr(
+        stages_module.CodecStage,
+        "validate",
+        lambda stage: {"valid_nrmse": float(next(better)), "valid_nrmse_native": 0.0},
+    )
     raw = []
     for steps in (1, 2, 3):
         run = training.train(tiny(stages={"codec": constant | {"steps": steps}}), ["codec"])
@@ -204,6 +210,22 @@ def test_averaged_weights_are_what_is_saved():
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-7)
         moved += int((value - three).abs().max() > 1e-4)
     assert moved > 2
+
+
+def test_a_stage_that_never_beats_its_untrained_state_leaves_that(monkeypatch):
+    worse = iter(range(1, 100))
+    monkeypatch.setattr(
+        stages_module.CodecStage,
+        "validate",
+        lambda stage: {"valid_nrmse": float(next(worse)), "valid_nrmse_native": 0.0},
+    )
+    run = training.train(tiny(**LOSSY), ["codec"])
+    saved, last = weights(run, "codec"), weights(run, "codec", last=True)
+    assert saved["step"] == 0
+    assert saved["metrics"]["valid_nrmse"] == 1
+    out = "encoder.out.weight"
+    assert not saved["codec"]["state"][out].any(), "the last layer starts at zero"
+    assert last["codec"]["state"][out].any()
 
 
 def poisoned(at, value):
