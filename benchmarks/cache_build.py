@@ -22,7 +22,8 @@ def main() -> None:
         from ups.cache.format import identity_of
         from ups.codec.grid import GridCodec
         from ups.config.schema import GridCodecConfig
-        from ups.training.run import encoder_of, geometry_of
+        from ups.training.latents import encoder_of
+        from ups.training.session import geometry_of
 
         card = load_card("burgers1d")
         raw = generate(

@@ -17,6 +17,7 @@ STEPS = 20
 def main() -> None:
     with scratch_home() as home:
         from ups import convert, generate, load_card, load_experiment, open_session
+        from ups.training import latents
         from ups.training import run as training
         from ups.training.loop import Fit
         from ups.training.losses import relative_l2
@@ -36,7 +37,7 @@ def main() -> None:
         ])  # fmt: skip
         session = open_session(experiment)
         codec = training.train(experiment, ["codec"]) / "checkpoints" / "codec.pt"
-        training.build_codec_cache(session, codec)
+        latents.build_codec_cache(session, codec)
         stage = training._operator_stage(session, codec)
         fit = Fit(stage, home, [JsonLines(home / "metrics.jsonl")], session.device)
         batches = [stage.batch(step, 0) for step in range(STEPS)]

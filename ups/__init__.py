@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from ups.models.surrogate import Surrogate
     from ups.pipeline import quickstart
     from ups.registry import DatasetCard, load_card
-    from ups.training.run import build_codec_cache, open_session, resume, train
+    from ups.training.latents import build_codec_cache
+    from ups.training.run import resume, train
+    from ups.training.session import open_session
 
 _HOME = {
     "DatasetCard": "registry",
@@ -41,7 +43,7 @@ _HOME = {
     "TrajectoryStore": "data.store",
     "add_entry": "leaderboard.entries:add",
     "audit": "data.audit",
-    "build_codec_cache": "training.run",
+    "build_codec_cache": "training.latents",
     "convert": "data.convert",
     "evaluate": "evaluation.evaluate",
     "generate": "data.generate",
@@ -49,7 +51,7 @@ _HOME = {
     "load_experiment": "config.loading",
     "load_run": "checkpoint",
     "nrmse": "evaluation.metrics",
-    "open_session": "training.run",
+    "open_session": "training.session",
     "quickstart": "pipeline",
     "rank": "leaderboard.table",
     "resume": "training.run",

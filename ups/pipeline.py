@@ -22,6 +22,7 @@ from ups.evaluation.pictures import write_pictures
 from ups.evaluation.report import Report, load_report
 from ups.leaderboard.entries import add
 from ups.training import run as training
+from ups.training.session import Session, find_device, open_session
 
 Progress = Callable[[str, int, int, str], None]
 
@@ -147,7 +148,7 @@ class _Path:
 
     def train(self) -> Path:
         """Train a new run, continue an unfinished one, or take a finished one."""
-        session = training.open_session(self.experiment)
+        session = open_session(self.experiment)
         run, state = find_same_run(session)
         if state == "finished":
             assert run is not None
@@ -172,7 +173,7 @@ class _Path:
         if existing is not None and page.is_file():
             self._tell("eval", existing, reused=True)
             return existing, page
-        device = training.find_device(self.experiment.device)
+        device = find_device(self.experiment.device)
         result: Evaluation = evaluate(
             run,
             settings=self.experiment.evaluation,
@@ -202,7 +203,7 @@ class _Path:
             self._told(step)
 
 
-def find_same_run(session: training.Session) -> tuple[Path | None, str]:
+def find_same_run(session: Session) -> tuple[Path | None, str]:
     """The newest run of exactly this config and data, and whether it is 'finished'.
 
     Returns:

@@ -35,18 +35,17 @@ def build(
     from ups.cli.train import describe_cache
     from ups.config.loading import load_experiment
     from ups.data.store import TrajectoryStore
-    from ups.training import run as training
+    from ups.training import latents
+    from ups.training.session import open_session
 
     if codec:
         run = runs.find_run(codec, with_stage="codec")
     else:
-        run = training.find_codec(TrajectoryStore.open(dataset, version)).parent.parent
+        run = latents.find_codec(TrajectoryStore.open(dataset, version)).parent.parent
     chosen = [f"data.dataset={dataset}", f"data.version={version}"]
-    session = training.open_session(
-        load_experiment(run / runs.CONFIG, [*(overrides or []), *chosen])
-    )
+    session = open_session(load_experiment(run / runs.CONFIG, [*(overrides or []), *chosen]))
     with _output.Bars() as bars:
-        outcome = training.build_codec_cache(
+        outcome = latents.build_codec_cache(
             session,
             runs.checkpoint_path(run, "codec"),
             splits=split or ("train", "valid"),

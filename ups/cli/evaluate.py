@@ -50,7 +50,7 @@ def evaluate(
     from ups.evaluation.evaluate import evaluate as judge
     from ups.evaluation.evaluate import failed_gates
     from ups.evaluation.pictures import write_pictures
-    from ups.training.run import find_device
+    from ups.training.session import find_device
 
     if split is not None and split not in SPLITS:
         raise UsageError(f"--split {split}: expected valid, test or all")

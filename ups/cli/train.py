@@ -77,6 +77,24 @@ class Told:
         what = getattr(outcome, "stage", "cache")
         self._bars.close(what)
         _output.summary(what, describe(outcome))
+        if getattr(outcome, "card", None) is not None:
+            print_card(outcome.card)
+
+
+def print_card(card: Any) -> None:
+    """A codec's report card: reconstruction error by frequency band, on both grids."""
+    grids = {
+        "on the grid": card.native,
+        "at 2x": card.double,
+        "at 2x, linear part alone": card.double_linear,
+    }
+    rows = [
+        [name, *(f"{value:.1e}" for value in (e.nrmse, e.low, e.mid, e.high))]
+        for name, e in grids.items()
+    ]
+    title = f"Report card: {card.num_frames} unseen frames, compression {card.compression:g}x"
+    columns = ["reconstruction", ">nRMSE", ">wave 0-3", ">4-11", ">12 and up"]
+    _output.print_table(title, columns, rows)
 
 
 def describe(outcome: Any) -> str:
@@ -107,10 +125,10 @@ def describe_cache(outcome: Any) -> str:
 
 def _print_plan(experiment: Any, stages: list[str]) -> None:
     from ups.config.loading import to_yaml
-    from ups.training import run
     from ups.training.plan import plan
+    from ups.training.session import open_session
 
-    session = run.open_session(experiment)
+    session = open_session(experiment)
     typer.echo(to_yaml(session.experiment), nl=False)
     typer.echo("---")
     for line in plan(session, stages):

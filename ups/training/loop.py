@@ -65,7 +65,6 @@ class FitResult:
     seconds: float
     best: dict[str, float]
     skipped: int
-    losses: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -109,7 +108,7 @@ class Fit:
         Validation begins with the untrained state, which is what a stage that never beats it
         leaves behind.
         """
-        config, started, losses = self.config, time.perf_counter(), []
+        config, started = self.config, time.perf_counter()
         with interrupts() as interrupted:
             if self.step == 0:
                 self._validate()
@@ -118,7 +117,6 @@ class Fit:
                 self.step += 1
                 last = self.step == config.steps
                 if last or self.step % config.log_every == 0:
-                    losses.append(loss)
                     self._log(loss=loss, grad_norm=norm, lr_factor=self._lr_factor())
                 if last or self.step % config.validate_every == 0:
                     self._validate()
@@ -135,7 +133,7 @@ class Fit:
                 hint=f"ups train --resume {runs.run_id(self.folder.parent)}",
             )
         seconds = time.perf_counter() - started
-        return FitResult(self.step, seconds, self.best, self.skipped, losses)
+        return FitResult(self.step, seconds, self.best, self.skipped)
 
     def _update(self) -> tuple[float, float]:
         """One optimizer step; returns the loss and the gradient norm."""
@@ -198,13 +196,15 @@ class Fit:
         with self._weights(self.average.module if self.average else module):
             metrics = self.stage.validate()
             self._log(**metrics)
-            if metrics["valid_nrmse"] <= self.best.get("valid_nrmse", float("inf")):
+            if self.step == 0:
+                self.best, self._untrained = metrics, copy.deepcopy(module)
+                return
+            is_better = metrics["valid_nrmse"] <= self.best["valid_nrmse"]
+            is_lost = self._untrained is None and not self.best_path.is_file()
+            if is_better or is_lost:
                 self.best, self._untrained = metrics, None
-                if self.step == 0:
-                    self._untrained = copy.deepcopy(module)
-                else:
-                    checkpoints.save(self.best_path, self.stage.checkpoint(self.step, metrics))
-        if self.step and self._untrained is not None:
+                checkpoints.save(self.best_path, self.stage.checkpoint(self.step, metrics))
+        if self._untrained is not None:
             with self._weights(self._untrained):
                 checkpoints.save(self.best_path, self.stage.checkpoint(0, self.best))
             self._untrained = None

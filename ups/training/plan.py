@@ -8,7 +8,7 @@ from torch import nn
 
 from ups.codec.grid import GridCodec
 from ups.models.operator import LatentOperator
-from ups.training.run import Session, geometry_of, token_layout
+from ups.training.session import Session, geometry_of, token_layout
 
 
 def plan(session: Session, stages: Sequence[str]) -> list[str]:

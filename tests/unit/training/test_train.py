@@ -428,3 +428,19 @@ def test_weights_and_biases_offline_writes_and_changes_no_loss():
     tracked = training.train(tiny(tracking={"wandb": "offline"}))
     assert losses_of(tracked, "operator") == losses_of(plain, "operator")
     assert list(tracked.glob("wandb/offline-run-*/*.wandb"))
+
+
+def test_a_run_stopped_before_its_first_validation_still_leaves_a_checkpoint(monkeypatch):
+    worse = iter(range(1, 100))
+    monkeypatch.setattr(
+        stages_module.CodecStage,
+        "validate",
+        lambda stage: {"valid_nrmse": float(next(worse)), "valid_nrmse_native": 0.0},
+    )
+    late = {"stages": {"codec": {"steps": 6, "validate_every": 6, "checkpoint_every": 1}}}
+    with pytest.raises(InterruptedRunError):
+        training.train(tiny(**late), ["codec"], progress=stop_after("codec", 2))
+    run = runs.list_runs()[0]
+    assert not runs.checkpoint_path(run, "codec").is_file()
+    training.resume(run)
+    assert weights(run, "codec")["step"] == 6
