@@ -60,7 +60,8 @@ def summary(what: str, text: str) -> None:
 
 
 class Bars:
-    """Progress bars with remaining time, one for each thing that is under way, on stderr.
+    """Progress bars with remaining time, one for each thing that is under way, on stderr,
+    if that is a terminal.
 
     Call it with (what, done, total, note); a bar appears with its first call. Nothing is drawn
     while no bar is open, so that results can be printed between them.
@@ -76,6 +77,7 @@ class Bars:
             TimeRemainingColumn,
         )
 
+        console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description:<9}"),
             BarColumn(bar_width=14),
@@ -83,8 +85,9 @@ class Bars:
             TextColumn("ETA"),
             TimeRemainingColumn(compact=True),
             TextColumn("[dim]{task.fields[note]}"),
-            console=Console(stderr=True),
+            console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
 

@@ -101,9 +101,7 @@ class Surrogate(nn.Module):
         Raises:
             UsageError: Wrong shape, or a parameter that is unknown or missing.
         """
-        fields = torch.as_tensor(
-            np.asarray(initial, dtype=np.float32), device=self.codec.scale.device
-        )
+        fields = torch.from_numpy(np.array(initial, dtype=np.float32)).to(self.codec.scale.device)
         geometry = self.codec.geometry
         expected = (*geometry.space, len(geometry.fields))
         single = tuple(fields.shape) == expected
