@@ -52,7 +52,11 @@ def train(
     if dry_run:
         _print_plan(experiment, stages)
         return
-    _run(lambda **callbacks: _training().train(experiment, stages, **callbacks))
+    from ups.training.session import open_session
+
+    session = open_session(experiment)
+    _output.summary("data", f"{session.store.name}, on {session.device}")
+    _run(lambda **callbacks: _training().train(session.experiment, stages, **callbacks))
 
 
 def _training() -> Any:

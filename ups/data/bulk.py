@@ -7,7 +7,10 @@ only the few kilobytes around the array; the array's bytes are reserved, then wr
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
+import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -44,9 +47,15 @@ def reserve(path: Path, num_bytes: int) -> None:
     Raises:
         OSError: The disk, a quota or a limit does not allow it; nothing was written.
     """
+    needed = num_bytes + _AROUND_BYTES
+    if sys.platform == "darwin":  # has no posix_fallocate: the free space is only looked at
+        if shutil.disk_usage(path.parent).free < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        path.touch()
+        return
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        os.posix_fallocate(descriptor, 0, num_bytes + _AROUND_BYTES)
+        os.posix_fallocate(descriptor, 0, needed)
     finally:
         os.close(descriptor)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,15 @@ class PdebenchTensor:
         self.path = path
         self.coords: tuple[npt.NDArray[Any], ...]
         self._file = open_hdf5(path)
-        try:
+        with ExitStack() as opened:
+            opened.callback(self._file.close)
             self._tensor = dataset_of(self._file, "tensor", path)
             self._check_shape(card)
             self.num_trajectories = int(np.prod(self._tensor.shape[:-2]))
             self.times = self._coordinate("t-coordinate", self._tensor.shape[-2], extra=1)
             self.coords = (self._coordinate("x-coordinate", self._tensor.shape[-1], extra=0),)
             self.parameters = {p.name: self._attribute(p.attribute) for p in card.parameters}
-        except BaseException:
-            self._file.close()
-            raise
+            opened.pop_all()  # all is well: the file stays open until `close`
 
     def _check_shape(self, card: DatasetCard) -> None:
         shape, kind = self._tensor.shape, self._tensor.dtype
