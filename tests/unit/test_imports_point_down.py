@@ -1,4 +1,4 @@
-"""The house has one way down: docs/architecture.md names the rooms, low to high."""
+"""The house has one way down: docs/conventions.md names the rooms, low to high."""
 
 from __future__ import annotations
 
