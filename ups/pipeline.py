@@ -163,7 +163,10 @@ class _Path:
 
     def _stage_done(self, outcome: Any) -> None:
         name = getattr(outcome, "stage", "cache")
-        reused = name == "cache" and outcome.build.written_shards == 0
+        if name == "cache":
+            reused = outcome.build.written_shards == 0
+        else:
+            reused = outcome.fit.first == outcome.fit.steps
         self._tell(name, outcome, reused=reused)
 
     def judge(self, run: Path) -> tuple[Report, Path]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,9 @@ from typer.testing import CliRunner, Result
 
 from ups import pipeline, runs
 from ups.cli.main import app
+from ups.cli.quickstart import describe
 from ups.config.loading import load_experiment
+from ups.training.loop import InterruptedRunError
 
 SMALL = [
     "operator.width=32",
@@ -163,3 +167,23 @@ def test_a_run_is_judged_on_another_version_only_if_that_is_unseen(home: Path) -
     assert "training trajectories" in ups("eval", "--split", "all", code=2).stderr
     ups("data", "convert", "advection1d", "--raw", str(home / "raw0-32"), "--version", "same")
     assert "starts as one that" in ups("eval", "--version", "same", code=3).stderr
+
+
+def test_a_quickstart_that_was_stopped_goes_on_where_it_was(home: Path, tmp_path: Path) -> None:
+    config = tmp_path / "small.yaml"
+    config.write_text(yaml.safe_dump(load_experiment("quickstart", SMALL).model_dump(mode="json")))
+    recipe = pipeline.DataRecipe(num_trajectories=80, points=32, frames=11)
+
+    def stop(what: str, done: int, total: int, note: str = "") -> None:
+        if what == "operator" and done == 90:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(InterruptedRunError):
+        pipeline.quickstart(str(config), recipe, progress=stop)
+    told: list[str] = []
+    result = pipeline.quickstart(str(config), recipe, told=lambda step: told.append(describe(step)))
+    assert len(runs.list_runs("quickstart")) == 1
+    text = "\n".join(told)
+    assert "unchanged, reused: 40 steps" in text, "the codec was finished"
+    assert "160 steps, continued from 91" in text
+    assert result.report.headline is not None

@@ -107,6 +107,8 @@ def describe(outcome: Any) -> str:
         return describe_cache(outcome)
     fit = outcome.fit
     trained = f"{fit.steps} steps in {_output.duration(fit.seconds)}"
+    if fit.first:
+        trained = f"{fit.steps} steps, continued from {fit.first}"
     skipped = f", {fit.skipped} steps skipped" if fit.skipped else ""
     if outcome.card is not None:
         card = outcome.card

@@ -59,9 +59,15 @@ class InterruptedRunError(UpsError):
 
 @dataclass
 class FitResult:
-    """What a finished stage tells."""
+    """What a finished stage tells.
+
+    Attributes:
+        first: The step it began at in this process: 0 unless it was resumed, `steps` if there was
+            nothing left to do.
+    """
 
     steps: int
+    first: int
     seconds: float
     best: dict[str, float]
     skipped: int
@@ -108,7 +114,7 @@ class Fit:
         Validation begins with the untrained state, which is what a stage that never beats it
         leaves behind.
         """
-        config, started = self.config, time.perf_counter()
+        config, started, first = self.config, time.perf_counter(), self.step
         with interrupts() as interrupted:
             if self.step == 0:
                 self._validate()
@@ -133,7 +139,7 @@ class Fit:
                 hint=f"ups train --resume {runs.run_id(self.folder.parent)}",
             )
         seconds = time.perf_counter() - started
-        return FitResult(self.step, seconds, self.best, self.skipped)
+        return FitResult(self.step, first, seconds, self.best, self.skipped)
 
     def _update(self) -> tuple[float, float]:
         """One optimizer step; returns the loss and the gradient norm."""
