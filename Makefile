@@ -8,7 +8,7 @@ quickstart: .venv/.installed
 	$(BIN)/ups quickstart
 
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -q -n 2 --jaxtyping-packages=ups,beartype.beartype
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff format --check .

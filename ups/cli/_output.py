@@ -131,7 +131,7 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def size(num_bytes: float) -> str:
+def size(num_bytes: int | float) -> str:
     """`512 B`, `1.2 MB`, `8.2 GB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if num_bytes < 1000:

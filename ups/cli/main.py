@@ -30,10 +30,11 @@ app.add_typer(config.app, name="config")
 app.command("doctor", short_help="Check this machine and say what is missing.")(doctor.doctor)
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"ups {ups.__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

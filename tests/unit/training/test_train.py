@@ -416,7 +416,7 @@ def test_a_compiled_run_saves_checkpoints_that_load_plain():
     )
     for stage in ("codec", "operator"):
         found, expected = losses_of(compiled, stage), losses_of(plain, stage)
-        assert found == pytest.approx(expected, rel=1e-3)
+        assert found == pytest.approx(expected, rel=1e-2, abs=1e-7)
         one, two = weights(compiled, stage), weights(plain, stage)
         assert one[stage]["state"].keys() == two[stage]["state"].keys()
     checkpoints.load(runs.checkpoint_path(compiled, "operator")).surrogate()
