@@ -15,8 +15,7 @@ from ups.config.schema import Experiment
 from ups.data.audit import audit, worst
 from ups.data.convert import convert
 from ups.data.generate import generate, is_generated, raw_file_name
-from ups.data.store import TrajectoryStore
-from ups.errors import CheckpointError, DataError, UpsError
+from ups.errors import DataError
 from ups.evaluation.evaluate import Evaluation, evaluate, failed_gates
 from ups.evaluation.pictures import write_pictures
 from ups.evaluation.report import Report, load_report
@@ -81,12 +80,11 @@ def quickstart(
     """
     experiment = load_experiment(config)
     path = _Path(experiment, recipe or DataRecipe(), progress, told)
-    store = path.data()
+    path.data()
     run = path.train()
     report, page = path.judge(run)
     path.enter(run)
     gates = failed_gates(report, experiment.evaluation.gates)
-    assert store.metadata.dataset == report.protocol.dataset
     return Quickstart(run, report, page, gates, path.steps)
 
 
@@ -105,7 +103,7 @@ class _Path:
         self.steps: list[Step] = []
         self._progress, self._told, self._since = progress, told, time.perf_counter()
 
-    def data(self) -> TrajectoryStore:
+    def data(self) -> None:
         """Generate, convert and audit."""
         raw, made = self._generate()
         self._tell("generate", raw, reused=not made)
@@ -122,7 +120,6 @@ class _Path:
         if worst(findings) == "fail":
             failed = next(finding for finding in findings if finding.verdict == "fail")
             raise DataError(f"{conversion.store.path}: {failed.check}: {failed.detail}")
-        return conversion.store
 
     def _generate(self) -> tuple[Path, bool]:
         """The raw file, and whether it had to be made."""
@@ -214,19 +211,12 @@ def find_same_run(session: Session) -> tuple[Path | None, str]:
     """
     meta = session.store.metadata
     for run in runs.list_runs(session.experiment.name):
-        try:
-            if runs.run_experiment_of(run) != session.experiment:
-                continue
-            last = checkpoints.load(run / "checkpoints" / "operator-last.pt")
-        except CheckpointError:
-            last = None
-        except UpsError:
+        folder = run / "checkpoints"
+        saved = [folder / f"{name}-last.pt" for name in reversed(training.STAGES)]
+        found = next((path for path in saved if path.is_file()), None)
+        if found is None or runs.readable_experiment_of(run) != session.experiment:
             continue
-        if last is None:
-            codec = run / "checkpoints" / "codec-last.pt"
-            if not codec.is_file():
-                continue
-            last = checkpoints.load(codec)
+        last = checkpoints.load(found)
         identity = last.identity
         if (identity.data_sha256, identity.split_hash) != (meta.data_sha256, meta.split_hash):
             continue
@@ -243,7 +233,11 @@ def report_of(run: Path, experiment: Experiment) -> Report | None:
     report = load_report(path)
     settings, protocol = experiment.evaluation, report.protocol
     checkpoint = files.sha256_file(runs.checkpoint_path(run, "operator"))
+    same_data = (protocol.version, protocol.stride) == (
+        experiment.data.version,
+        experiment.data.stride,
+    )
     same_checkpoint = report.run.get("checkpoint_sha256") == checkpoint
     same_split = (protocol.split, protocol.history) == (settings.split, settings.history)
     same_horizon = settings.horizon in (None, protocol.horizon)
-    return report if same_checkpoint and same_split and same_horizon else None
+    return report if same_checkpoint and same_data and same_split and same_horizon else None

@@ -18,7 +18,7 @@ import ups
 from ups import files, paths
 from ups.config.loading import load_experiment, to_yaml
 from ups.config.schema import Experiment
-from ups.errors import CheckpointError, did_you_mean, translated_os_errors
+from ups.errors import CheckpointError, ConfigError, did_you_mean, translated_os_errors
 
 CONFIG, ENVIRONMENT = "config.yaml", "env.json"
 METRICS, REPORT = "metrics.jsonl", "report.json"
@@ -140,6 +140,14 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return records
+
+
+def readable_experiment_of(run: Path) -> Experiment | None:
+    """As `run_experiment_of`; None for a config that this version of ups does not understand."""
+    try:
+        return run_experiment_of(run)
+    except ConfigError:
+        return None
 
 
 def environment() -> dict[str, Any]:

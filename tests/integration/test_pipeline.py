@@ -112,6 +112,14 @@ def test_quickstart_reaches_its_gates_and_a_second_call_reuses_everything(
     assert again.run == result.run
     assert all(step.reused for step in again.steps if step.name != "audit")
 
+    raw = str(home / "unseen")
+    ups("data", "generate", "burgers1d", "--num-trajectories", "20", "--points", "64",
+        "--frames", "21", "--seed", "7", "--out", raw)  # fmt: skip
+    ups("data", "convert", "burgers1d", "--raw", raw, "--version", "unseen")
+    ups("eval", "quickstart", "--version", "unseen")
+    judged = pipeline.quickstart(str(config), recipe).report.protocol
+    assert judged.version == "quickstart", "a report on other data is not reused"
+
     other = pipeline.quickstart(str(config), pipeline.DataRecipe(120, 64, 21, seed=1))
     assert other.run != result.run, "other data needs another run"
 

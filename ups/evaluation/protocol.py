@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from pydantic import ConfigDict
 
 from ups import files
-from ups.errors import did_you_mean
 
 HEADLINE = (
     "nrmse: RMSE over space / RMS of reference over space; "
@@ -86,22 +85,6 @@ class Protocol:
         content["resolution"] = list(self.resolution)
         content["domain"] = [list(pair) for pair in self.domain]
         return content
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Protocol:
-        """The inverse of `to_dict`.
-
-        Raises:
-            ValueError: A field is unknown, missing or not what it should be.
-        """
-        known = [field.name for field in fields(cls)]
-        for name in content:
-            if name not in known:
-                raise ValueError(f"protocol.{name}: unknown{did_you_mean(name, known)}")
-        try:
-            return cls(**_one_spelling(content))
-        except TypeError as error:
-            raise ValueError(f"protocol: {error}") from error
 
     def describe(self) -> str:
         """The protocol in one line of words."""

@@ -15,7 +15,7 @@ from ups import runs
 from ups.cache.build import Build, build_cache
 from ups.cache.format import CacheIdentity, identity_of
 from ups.codec.grid import GridCodec
-from ups.config.schema import CacheConfig, GridCodecConfig
+from ups.config.schema import CacheConfig, Experiment, GridCodecConfig
 from ups.data.store import TrajectoryStore
 from ups.errors import CheckpointError
 from ups.training.session import Session
@@ -32,27 +32,39 @@ class CacheOutcome:
 
 
 def find_codec(store: TrajectoryStore, options: GridCodecConfig | None = None) -> Path:
-    """The newest codec trained on exactly this data, with these options where given.
+    """The newest codec trained to the end on exactly this data, with these options if given.
 
     Raises:
         CheckpointError: There is none; the hint is the command that makes it.
     """
-    data, others = store.metadata, 0
+    data, others, unfinished = store.metadata, 0, 0
     for run in runs.list_runs(with_stage="codec"):
-        if runs.run_experiment_of(run).data.dataset != data.dataset:
+        experiment = runs.readable_experiment_of(run)
+        if experiment is None or experiment.data.dataset != data.dataset:
             continue
         path = runs.checkpoint_path(run, "codec")
         found = checkpoints.load(path)
         identity = found.identity
         if (identity.data_sha256, identity.split_hash) != (data.data_sha256, data.split_hash):
             continue
-        if options is None or _without_gate(found.codec.config) == _without_gate(options):
+        if options is not None and _without_gate(found.codec.config) != _without_gate(options):
+            others += 1
+        elif not _is_finished(run, experiment):
+            unfinished += 1
+        else:
             return path
-        others += 1
     problem = f"no codec trained on {store.name}"
     if others:
-        problem = f"{others} codecs trained on {store.name}, but with other options than asked for"
+        problem += f", only {others} with other options than asked for"
+    if unfinished:
+        problem += f"; {unfinished} are not trained to the end: ups train --resume RUN"
     raise CheckpointError(problem, hint="ups train --stage codec, with the same --config and --set")
+
+
+def _is_finished(run: Path, experiment: Experiment) -> bool:
+    """Whether the codec stage took its last step; a better codec may come otherwise."""
+    last = run / "checkpoints" / "codec-last.pt"
+    return last.is_file() and checkpoints.load(last).step >= experiment.stages.codec.steps
 
 
 def _without_gate(options: GridCodecConfig) -> dict[str, Any]:

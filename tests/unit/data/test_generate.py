@@ -24,14 +24,6 @@ SHARED = Path(os.environ.get("UPS_SHARED", Path(__file__).parents[4] / "shared")
 TIMES = [0.01 * index for index in range(201)]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def burgers() -> DatasetCard:
     return load_card("burgers1d")

@@ -444,3 +444,16 @@ def test_a_run_stopped_before_its_first_validation_still_leaves_a_checkpoint(mon
     assert not runs.checkpoint_path(run, "codec").is_file()
     training.resume(run)
     assert weights(run, "codec")["step"] == 6
+
+
+def test_a_codec_that_is_not_trained_to_the_end_is_not_built_upon():
+    steps = {"stages": {"codec": {"steps": 6, "validate_every": 1, "checkpoint_every": 1}}}
+    with pytest.raises(InterruptedRunError):
+        training.train(tiny(**steps), ["codec"], progress=stop_after("codec", 3))
+    run = runs.list_runs()[0]
+    assert runs.checkpoint_path(run, "codec").is_file()
+    with pytest.raises(CheckpointError, match="1 are not trained to the end"):
+        training.train(tiny(**steps), ["operator"])
+    training.resume(run)
+    with pytest.raises(CacheError, match="no cache of"):
+        training.train(tiny(**steps), ["operator"])
