@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -15,7 +16,33 @@ from ups.errors import ConfigError, did_you_mean
 
 Md5 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Boundary = Literal["periodic", "dirichlet", "neumann", "robin", "outflow"]
+Boundary = Literal["periodic", "dirichlet", "neumann", "robin", "outflow", "wall"]
+Symmetry = Literal["shift", "reflection", "rotation"]
+Layout = Literal[
+    "pdebench_tensor",
+    "pdebench_fields",
+    "pdebench_groups",
+    "pdebench_darcy",
+    "pdebench_ns_incompressible",
+    "the_well",
+    "xarray",
+    "points",
+]
+GeneratorKind = Literal[
+    "advection1d",
+    "burgers1d",
+    "reaction_diffusion1d",
+    "diffusion_sorption1d",
+    "reaction_diffusion2d",
+    "shallow_water2d",
+    "darcy2d",
+    "allen_cahn2d",
+    "cahn_hilliard2d",
+    "darcy2d_mesh",
+    "navier_stokes_mesh",
+    "particles_advect",
+    "granular_contacts",
+]
 
 
 class Pde(Config):
@@ -25,6 +52,12 @@ class Pde(Config):
     equation: str
     notes: str = ""
     conserved: tuple[str, ...] = Field((), description="Fields whose spatial mean is constant.")
+    symmetries: tuple[Symmetry, ...] = Field(
+        (),
+        description="What turns a solution into another one with the same parameters: 'shift' "
+        "along periodic axes, 'reflection' of an axis (components along it change sign), "
+        "'rotation' of a square domain by quarter turns.",
+    )
 
 
 class Axis(Config):
@@ -34,7 +67,10 @@ class Axis(Config):
     bounds: tuple[float, float]
     unit: str = "1"
     boundary: Boundary
-    points: PositiveInt = Field(description="Grid points of the published files.")
+    points: PositiveInt | None = Field(
+        None, description="Grid points of the published files; none on meshes and for particles."
+    )
+    raw: str | None = Field(None, description="Its name in the raw file, where that differs.")
 
 
 class Discretisation(Config):
@@ -43,6 +79,20 @@ class Discretisation(Config):
     kind: Literal["grid", "mesh", "particles"]
     axes: tuple[Axis, ...]
     centring: Literal["cell", "node"] = "cell"
+    nodes: tuple[PositiveInt, PositiveInt] | None = Field(
+        None, description="Fewest and most nodes or particles of a trajectory."
+    )
+    neighbour_radius: PositiveFloat | None = Field(
+        None, description="Particles nearer than this are neighbours, in units of the axes."
+    )
+
+    @model_validator(mode="after")
+    def _grids_have_points(self) -> Discretisation:
+        if self.kind == "grid" and any(axis.points is None for axis in self.axes):
+            raise ValueError("every axis of a grid needs `points`")
+        if self.kind == "particles" and self.neighbour_radius is None:
+            raise ValueError("particles need `neighbour_radius`")
+        return self
 
 
 class Time(Config):
@@ -54,7 +104,11 @@ class Time(Config):
 
 
 class FieldSpec(Config):
-    """One physical field: a named channel."""
+    """One physical field: a named channel.
+
+    `raw` and `component` tie it to the file and to the geometry: `raw: "velocity[0]"` with
+    `component: x` is the first component of a stored vector, and points along the x axis.
+    """
 
     name: str
     description: str
@@ -64,6 +118,11 @@ class FieldSpec(Config):
         description="'rms' divides by the training split's RMS and keeps zero at zero; "
         "'standard' subtracts the mean and divides by the standard deviation.",
     )
+    raw: str | None = Field(None, description="Its name in the raw file, where that differs.")
+    component: str | None = Field(
+        None, description="The axis along which a vector component points."
+    )
+    positive: bool = Field(False, description="Never zero or below: density, pressure, depth.")
 
 
 class Parameter(Config):
@@ -75,7 +134,11 @@ class Parameter(Config):
     unit: str = "1"
     range: tuple[float, float]
     scale: Literal["linear", "log"] = "linear"
-    attribute: str = Field(description="Its name in the raw file's attributes.")
+    attribute: str | None = Field(
+        None,
+        description="Its name in the raw file's attributes, or its path in the YAML text that "
+        "some layouts keep there ('sim.dam_radius'); without one the card's file list knows it.",
+    )
 
     @model_validator(mode="after")
     def _range_is_ordered(self) -> Parameter:
@@ -102,6 +165,11 @@ class RawFile(Config):
     size_bytes: PositiveInt | None = Field(None, description="Exact, where it is known.")
     trajectories: PositiveInt
     parameters: dict[str, float] = Field(default_factory=dict)
+    variant: dict[str, str] = Field(
+        default_factory=dict, description="What sets it apart beside parameters: initial: shock."
+    )
+    points: tuple[PositiveInt, ...] | None = Field(None, description="Where the axes' differ.")
+    boundary: Boundary | None = Field(None, description="Where it differs from the axes'.")
 
 
 class Source(Config):
@@ -111,8 +179,21 @@ class Source(Config):
     doi: str
     licence: str
     citation: str
-    layout: Literal["pdebench_tensor"] = Field(description="Reader in ups/data/layouts.")
+    layout: Layout = Field(description="Reader in ups/data/layouts.")
+    pattern: str | None = Field(
+        None,
+        description="Glob of the raw files' names in a folder; by default what the published "
+        "names begin with.",
+    )
     files: tuple[RawFile, ...] = ()
+    mirrors: tuple[str, ...] = Field(
+        (), description="Base addresses tried after a file's own: <mirror>/<folder><name>."
+    )
+
+    def file(self, name: str) -> RawFile | None:
+        """The published file of this name, or of which `name` holds the first trajectories."""
+        stem = re.sub(r"\.first\d+(?=\.)", "", name)
+        return next((file for file in self.files if file.name == stem), None)
 
 
 class KnownIssue(Config):
@@ -127,24 +208,36 @@ class KnownIssue(Config):
 class Splits(Config):
     """How trajectories are kept apart."""
 
-    test: Literal["first_tenth", "last_tenth"] = Field(
-        description="PDEBench's test split: the first or last 10 % of every file."
+    test: Literal["first_tenth", "last_tenth", "by_folder"] = Field(
+        description="PDEBench's test split: the first or last 10 % of every file. 'by_folder': "
+        "the publisher's own splits, in folders named train, valid and test."
+    )
+    valid: Literal["drawn", "last"] = Field(
+        "drawn",
+        description="'drawn' by a hash; 'last': the end of the training part, for trajectories "
+        "that follow one another in time.",
     )
     valid_fraction: Annotated[float, Field(gt=0, lt=0.5)] = Field(
         description="Share of all groups carved out of the training part for validation."
     )
     seed: NonNegativeInt = 0
-    kept_apart_by: Literal["initial_condition", "trajectory"] = Field(
-        description="'initial_condition': position in the file names it, across all files; "
-        "'trajectory': every trajectory stands alone."
+    kept_apart_by: Literal["initial_condition", "coefficient", "trajectory"] = Field(
+        description="'initial_condition' or 'coefficient': position in the file names it, across "
+        "all files; 'trajectory': every trajectory stands alone."
     )
 
 
 class Generator(Config):
     """The built-in solver that makes this dataset, and what it makes by default."""
 
-    kind: Literal["burgers1d", "advection1d"]
-    parameters: dict[str, float] = Field(description="Parameter values used by default.")
+    kind: GeneratorKind
+    file: str = Field(
+        description="Name of the raw file, as published where there is one: 'u_nu{nu}.hdf5'."
+    )
+    parameters: dict[str, float] = Field(
+        default_factory=dict, description="Values used by default."
+    )
+    drawn: tuple[str, ...] = Field((), description="Parameters drawn for each trajectory.")
 
 
 class Artefact(Config):
@@ -165,6 +258,9 @@ class DatasetCard(Config):
     discretisation: Discretisation
     time: Time
     fields: Annotated[tuple[FieldSpec, ...], Field(min_length=1)]
+    inputs: tuple[FieldSpec, ...] = Field(
+        (), description="Fields given with the problem, constant in time: coefficient, force."
+    )
     parameters: tuple[Parameter, ...] = ()
     source: Source
     splits: Splits
@@ -180,8 +276,8 @@ class DatasetCard(Config):
         for name in self.pde.conserved:
             if name not in fields:
                 raise ValueError(f"pde.conserved: '{name}' is not one of the fields {fields}")
-        used = [file.parameters for file in self.source.files]
-        used += [self.generator.parameters] if self.generator else []
+        used: list[Iterable[str]] = [file.parameters for file in self.source.files]
+        used += [self.generator.parameters, self.generator.drawn] if self.generator else []
         for name in itertools.chain.from_iterable(used):
             if name not in parameters:
                 raise ValueError(f"'{name}' is not one of the parameters {parameters}")
@@ -196,6 +292,10 @@ class DatasetCard(Config):
         return tuple(field.name for field in self.fields)
 
     @property
+    def input_names(self) -> tuple[str, ...]:
+        return tuple(field.name for field in self.inputs)
+
+    @property
     def parameter_names(self) -> tuple[str, ...]:
         return tuple(parameter.name for parameter in self.parameters)
 
@@ -205,8 +305,9 @@ class DatasetCard(Config):
 
     def payload_bytes(self, file: RawFile) -> int:
         """Bytes of the field values in a published file, float32, headers left out."""
-        points = math.prod(axis.points for axis in self.discretisation.axes)
-        return 4 * file.trajectories * self.time.frames * points * len(self.fields)
+        points = math.prod(file.points or (axis.points or 1 for axis in self.discretisation.axes))
+        values = self.time.frames * len(self.fields) + len(self.inputs)
+        return 4 * file.trajectories * points * values
 
 
 def dataset_keys() -> list[str]:

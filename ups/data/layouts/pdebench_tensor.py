@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ups.data.layouts.base import dataset_of, open_hdf5, reading
+from ups.data.layouts.base import (
+    Array,
+    coordinate,
+    dataset_of,
+    file_parameter,
+    open_hdf5,
+    reading,
+)
 from ups.errors import DataError
 from ups.registry import DatasetCard
 
@@ -27,16 +33,20 @@ class PdebenchTensor:
 
     def __init__(self, path: Path, card: DatasetCard) -> None:
         self.path = path
-        self.coords: tuple[npt.NDArray[Any], ...]
+        self.coords: tuple[Array, ...]
         self._file = open_hdf5(path)
         with ExitStack() as opened:
             opened.callback(self._file.close)
             self._tensor = dataset_of(self._file, "tensor", path)
             self._check_shape(card)
-            self.num_trajectories = int(np.prod(self._tensor.shape[:-2]))
-            self.times = self._coordinate("t-coordinate", self._tensor.shape[-2], extra=1)
-            self.coords = (self._coordinate("x-coordinate", self._tensor.shape[-1], extra=0),)
-            self.parameters = {p.name: self._attribute(p.attribute) for p in card.parameters}
+            *leading, frames, points = self._tensor.shape
+            self.num_trajectories = math.prod(leading)
+            self.times = coordinate(self._file, "t-coordinate", frames, path, extra=1)
+            self.coords = (coordinate(self._file, "x-coordinate", points, path),)
+            row = [
+                file_parameter(self._file, parameter, path, card) for parameter in card.parameters
+            ]
+            self.parameters = np.tile(np.asarray(row, np.float64), (self.num_trajectories, 1))
             opened.pop_all()  # all is well: the file stays open until `close`
 
     def _check_shape(self, card: DatasetCard) -> None:
@@ -46,28 +56,20 @@ class PdebenchTensor:
         if kind.kind != "f":
             raise DataError(f"{self.path}: tensor: expected floating point, found {kind}")
 
-    def _coordinate(self, key: str, length: int, *, extra: int) -> npt.NDArray[Any]:
-        values = np.asarray(dataset_of(self._file, key, self.path)[()], dtype=np.float64)
-        if values.ndim != 1 or not length <= len(values) <= length + extra:
-            raise DataError(
-                f"{self.path}: {key}: {values.shape} entries for {length} along tensor's axis"
-            )
-        return values[:length]
-
-    def _attribute(self, name: str) -> float:
-        if name not in self._file.attrs:
-            found = sorted(self._file.attrs)
-            raise DataError(f"{self.path}: attribute '{name}' is missing, found {found}")
-        return float(self._file.attrs[name])
-
-    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+    def read(self, trajectories: slice, frames: slice, stride_x: int = 1) -> Array:
+        space = slice(None, None, stride_x)
         with reading(self.path):
             if self._tensor.ndim == 3:
-                block = self._tensor[start:stop]
+                block = self._tensor[trajectories, frames, space]
             else:
                 per_device = self._tensor.shape[1]
-                block = np.stack([self._tensor[divmod(i, per_device)] for i in range(start, stop)])
+                chosen = range(self.num_trajectories)[trajectories]
+                places = [divmod(index, per_device) for index in chosen]
+                block = np.stack([self._tensor[d, i, frames, space] for d, i in places])
         return np.asarray(block, dtype=np.float32)[..., None]
+
+    def read_inputs(self, trajectories: slice, stride_x: int = 1) -> None:
+        return None
 
     def close(self) -> None:
         self._file.close()
