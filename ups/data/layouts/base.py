@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -16,6 +16,8 @@ from ups.errors import DataError, translated_os_errors
 from ups.registry import DatasetCard, Parameter
 
 Array = npt.NDArray[Any]
+
+_AGAIN = "fetch or generate the file again"
 
 
 @runtime_checkable
@@ -89,6 +91,20 @@ class RawPoints(Protocol):
     def close(self) -> None: ...
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Translate what h5py and numpy raise when they meet a damaged or foreign file."""
+    try:
+        yield
+    except MemoryError as error:
+        raise DataError(
+            f"{path}: one piece of it does not fit into memory",
+            hint="if its stated shape is wrong, the file is damaged: fetch or generate it again",
+        ) from error
+    except (OSError, KeyError, ValueError, RuntimeError, TypeError, OverflowError) as error:
+        raise DataError(f"{path}: damaged: {_short(error)}", hint=_AGAIN) from error
+
+
 def open_hdf5(path: Path) -> h5py.File:
     """Open an HDF5 file for reading, or say in one line why not."""
     if not path.is_file():
@@ -96,60 +112,141 @@ def open_hdf5(path: Path) -> h5py.File:
     with translated_os_errors(path, "reading"):
         path.open("rb").close()
     try:
-        return h5py.File(path, "r")
-    except OSError as error:
+        with reading(path):
+            return h5py.File(path, "r")
+    except DataError as error:
         text = str(error)
         if "truncated file" in text:
             what = "the file is truncated: it ends before its header says"
         elif "signature not found" in text:
             what = "not an HDF5 file"
         else:
-            what = f"HDF5 cannot open it: {' '.join(text.split())}"
-        raise DataError(f"{path}: {what}", hint="fetch or generate the file again") from error
+            what = f"HDF5 cannot open it: {_short(error.__cause__ or error)}"
+        raise DataError(f"{path}: {what}", hint=_AGAIN) from error
 
 
-def dataset_of(file: h5py.File, key: str, path: Path) -> h5py.Dataset:
-    """The array under `key`, or an error that lists what is there."""
-    if key not in file or not isinstance(file[key], h5py.Dataset):
+@contextmanager
+def opening(path: Path) -> Iterator[h5py.File]:
+    """Open an HDF5 file that stays open if the block succeeds and is closed if it fails.
+
+    Raises:
+        DataError: The file cannot be opened, or HDF5 fails in the block.
+    """
+    file = open_hdf5(path)
+    with ExitStack() as stack:
+        stack.callback(file.close)
+        with reading(path):
+            yield file
+        stack.pop_all()
+
+
+def dataset_of(group: h5py.Group, key: str, path: Path) -> h5py.Dataset:
+    """The array under `key`, whole and inside this file, or an error that lists what is there."""
+    found = group.get(key)
+    if not isinstance(found, h5py.Dataset):
         raise DataError(
-            f"{path}: no array '{key}', found {sorted(file.keys())}",
+            f"{path}: no array '{_within(group, key)}', found {_names(group)}",
             hint="is this a file of another dataset? ups data list",
         )
-    return file[key]
+    _check_storage(found, _within(group, key), path)
+    return found
 
 
-def coordinate(file: h5py.File, key: str, length: int, path: Path, *, extra: int = 0) -> Array:
+def values_of(group: h5py.Group, key: str, path: Path) -> h5py.Dataset:
+    """The floating-point array under `key`, with at least one entry along every axis."""
+    found = dataset_of(group, key, path)
+    if found.dtype.kind != "f":
+        kind = _short(found.dtype)
+        raise DataError(f"{path}: {_within(group, key)}: expected floating point, found {kind}")
+    if found.size == 0:
+        raise DataError(f"{path}: {_within(group, key)}: shape {found.shape} holds no values")
+    return found
+
+
+def _check_storage(dataset: h5py.Dataset, key: str, path: Path) -> None:
+    """Values outside the file are in no checksum of it; bytes that are not there are no values."""
+    if dataset.shape is None:
+        raise DataError(f"{path}: {key}: an empty array without a shape")
+    if dataset.is_virtual or dataset.external or dataset.file.filename != str(path):
+        raise DataError(f"{path}: {key}: its values are stored in another file")
+    if dataset.chunks:  # some may be left out or compressed away, but no trajectory has none
+        needed, stored = -(-dataset.shape[0] // dataset.chunks[0]), dataset.id.get_num_chunks()
+    else:
+        needed, stored = dataset.nbytes, dataset.id.get_storage_size()
+    if stored < needed and dataset.size:
+        what = "chunks" if dataset.chunks else "bytes"
+        raise DataError(
+            f"{path}: {key}: shape {dataset.shape} needs {needed} {what}, {stored} are stored",
+            hint=_AGAIN,
+        )
+
+
+def coordinate(group: h5py.Group, key: str, length: int, path: Path, *, extra: int = 0) -> Array:
     """A coordinate array of `length` entries as float64; up to `extra` more are cut off."""
-    values = np.asarray(dataset_of(file, key, path)[()], dtype=np.float64)
-    if values.ndim != 1 or not length <= len(values) <= length + extra:
-        raise DataError(f"{path}: {key}: {values.shape} entries for {length} along the data's axis")
-    if not np.isfinite(values).all() or (len(values) > 1 and not (np.diff(values) > 0).all()):
-        raise DataError(f"{path}: {key}: the values do not rise from each to the next")
-    return values[:length]
+    found, name = dataset_of(group, key, path), _within(group, key)
+    if found.dtype.kind not in "fiu":
+        raise DataError(f"{path}: {name}: expected numbers, found {_short(found.dtype)}")
+    if found.ndim != 1 or not length <= len(found) <= length + extra:
+        raise DataError(f"{path}: {name}: {found.shape} entries for {length} along the data's axis")
+    return rising(np.asarray(found[()], dtype=np.float64), name, path)[:length]
+
+
+def rising(values: Array, name: str, path: Path) -> Array:
+    """`values` if they are finite and each is greater than the one before."""
+    if not np.isfinite(values).all() or not (np.diff(values) > 0).all():
+        raise DataError(f"{path}: {name}: the values do not rise from each to the next")
+    return values
+
+
+def parameter_rows(file: h5py.File, path: Path, card: DatasetCard, trajectories: int) -> Array:
+    """(trajectory, parameter) float64: arrays in `parameters/`, else one number for the file."""
+    drawn = {p.name: key for p in card.parameters if (key := f"parameters/{p.name}") in file}
+    row = [0.0 if p.name in drawn else file_parameter(file, p, path, card) for p in card.parameters]
+    rows = np.tile(np.asarray(row, np.float64), (trajectories, 1))
+    for column, name in enumerate(card.parameter_names):
+        if name in drawn:
+            rows[:, column] = _drawn(file, drawn[name], path, trajectories)
+    return rows
+
+
+def _drawn(file: h5py.File, key: str, path: Path, trajectories: int) -> Array:
+    found = dataset_of(file, key, path)
+    if found.shape != (trajectories,) or found.dtype.kind not in "fiu":
+        raise DataError(
+            f"{path}: {key}: {found.shape} of {_short(found.dtype)} for {trajectories} trajectories"
+        )
+    values = np.asarray(found[()], dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise DataError(f"{path}: {key}: NaN or infinity")
+    return values
 
 
 def file_parameter(file: h5py.File, parameter: Parameter, path: Path, card: DatasetCard) -> float:
     """A parameter that is one number for the whole file: its attribute, or what the card lists."""
-    if parameter.attribute and parameter.attribute in file.attrs:
-        value = np.asarray(file.attrs[parameter.attribute])
+    name = parameter.attribute
+    if name and name in file.attrs:
+        value = np.asarray(file.attrs[name])
         if value.size != 1 or value.dtype.kind not in "fiu" or not np.isfinite(value).all():
-            raise DataError(f"{path}: attribute '{parameter.attribute}': {value} is not a number")
+            raise DataError(f"{path}: attribute '{name}': {_short(value)} is not a number")
         return float(value.reshape(()))
     published = card.source.file(path.name)
     if published and parameter.name in published.parameters:
         return published.parameters[parameter.name]
-    raise DataError(
-        f"{path}: attribute '{parameter.attribute}' is missing, found {sorted(file.attrs)}"
-    )
+    missing = f"attribute '{name}'" if name else f"parameter '{parameter.name}'"
+    raise DataError(f"{path}: {missing} is missing, found {_names(file.attrs)}")
 
 
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Translate what h5py raises in the middle of a damaged file."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            f"{path}: damaged: {' '.join(str(error).split())}",
-            hint="fetch or generate the file again",
-        ) from error
+def _within(group: h5py.Group, key: str) -> str:
+    return f"{group.name or ''}/{key}".lstrip("/")
+
+
+def _names(found: Mapping[str, Any]) -> str:
+    """The names in a group or among attributes, at most ten of them."""
+    names = sorted(found.keys())
+    return _short(names) if len(names) <= 10 else f"{_short(names[:10])} and {len(names) - 10} more"
+
+
+def _short(thing: object) -> str:
+    """One line of at most 200 characters."""
+    text = " ".join(str(thing).split())
+    return text if len(text) <= 200 else f"{text[:197]}..."
