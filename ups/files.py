@@ -27,9 +27,9 @@ def atomic_path(path: Path, family: type[UpsError] = DataError) -> Iterator[Path
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
-            _flush(temporary)
+            flush(temporary)
             os.replace(temporary, path)
-            _flush(path.parent)
+            flush(path.parent)
         finally:
             with suppress(FileNotFoundError):
                 temporary.unlink()
@@ -90,7 +90,8 @@ def sha256_json(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Make sure that a file or a folder's list of names is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -60,6 +60,14 @@ def reserve(path: Path, num_bytes: int) -> None:
         os.close(descriptor)
 
 
+def write_at(descriptor: int, block: npt.NDArray[Any], offset: int) -> None:
+    """Write values in C order from a byte of an open file on."""
+    rest = np.ascontiguousarray(block).data.cast("B")
+    while rest:
+        written = os.pwrite(descriptor, rest, offset)
+        rest, offset = rest[written:], offset + written
+
+
 class BulkWriter:
     """Append blocks to a contiguous array, from its first byte on.
 

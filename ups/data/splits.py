@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,42 +17,87 @@ SPLITS = ("train", "valid", "test")
 EXCLUDED = len(SPLITS)
 
 
-def groups_of(rule: Splits, file_sizes: Sequence[int]) -> npt.NDArray[Any]:
+@dataclass(frozen=True)
+class FileShare:
+    """The trajectories taken from one raw file.
+
+    Attributes:
+        size: How many.
+        first: Place of the first of them in the file.
+        folder: Name of the folder the file lies in.
+    """
+
+    size: int
+    first: int = 0
+    folder: str = ""
+
+
+Shares = Sequence[int | FileShare]
+
+
+def groups_of(rule: Splits, shares: Shares) -> npt.NDArray[Any]:
     """Number each trajectory by what must not be shared between splits.
 
     Args:
-        file_sizes: Trajectories in each file, in order.
+        shares: What was taken from each file, in order; a number stands for its first ones.
     Returns:
         (trajectory,) int64.
     """
-    if rule.kept_apart_by == "initial_condition":
-        return np.concatenate([np.arange(size) for size in file_sizes]).astype(np.int64)
-    return np.arange(sum(file_sizes), dtype=np.int64)
+    parts = _shares(shares)
+    if rule.kept_apart_by == "trajectory":
+        return np.arange(sum(part.size for part in parts), dtype=np.int64)
+    places = [part.first + np.arange(part.size) for part in parts]
+    return np.concatenate(places).astype(np.int64)
 
 
-def assign_splits(rule: Splits, file_sizes: Sequence[int]) -> npt.NDArray[Any]:
+def assign_splits(rule: Splits, shares: Shares) -> npt.NDArray[Any]:
     """Give every trajectory its split: PDEBench's test share, then validation, the rest trains.
 
-    The test split is the first (or last) tenth of every file, at least one trajectory; a group
-    that is tested in one file is tested in all. Validation groups are drawn from the rest by a
-    hash of seed and group, so that they do not depend on a library's random numbers.
+    The test split is the first (or last) tenth of what was taken from every file, at least one
+    trajectory; a group that is tested in one file is tested in all. Validation groups are drawn
+    from the rest by a hash of seed and group, so that they do not depend on a library's random
+    numbers, or are the last ones before the test share. With `by_folder` the publisher decides.
 
     Returns:
         (trajectory,) uint8, indices into `SPLITS`.
+    Raises:
+        DataError: Too few trajectories for three splits, or a folder that is none.
     """
-    groups = groups_of(rule, file_sizes)
-    in_test = np.concatenate([_test_share(rule, size) for size in file_sizes])
+    parts = _shares(shares)
+    if rule.test == "by_folder":
+        return _by_folder(parts)
+    groups = groups_of(rule, shares)
+    in_test = np.concatenate([_test_share(rule, part.size) for part in parts])
     test_groups = set(groups[in_test].tolist())
     rest = sorted(set(groups.tolist()) - test_groups)
     num_valid = max(1, round(rule.valid_fraction * len(set(groups.tolist()))))
     if len(rest) <= num_valid:
         raise DataError(
-            f"{sum(file_sizes)} trajectories are too few for train, valid and test",
+            f"{len(groups)} trajectories are too few for train, valid and test",
             hint="give at least 3",
         )
-    valid_groups = set(sorted(rest, key=lambda group: _draw(rule.seed, group))[:num_valid])
+    if rule.valid == "last":
+        valid_groups = set(rest[-num_valid:])
+    else:
+        valid_groups = set(sorted(rest, key=lambda group: _draw(rule.seed, group))[:num_valid])
     codes = [2 if g in test_groups else 1 if g in valid_groups else 0 for g in groups.tolist()]
     return np.asarray(codes, dtype=np.uint8)
+
+
+def _shares(shares: Shares) -> list[FileShare]:
+    return [part if isinstance(part, FileShare) else FileShare(part) for part in shares]
+
+
+def _by_folder(parts: Sequence[FileShare]) -> npt.NDArray[Any]:
+    for part in parts:
+        if part.folder not in SPLITS:
+            raise DataError(
+                f"a raw file lies in the folder '{part.folder}': the card takes the splits from "
+                f"folders named {', '.join(SPLITS)}",
+                hint="keep the publisher's folders, and give the folder above them: --raw FOLDER",
+            )
+    codes = [np.full(part.size, SPLITS.index(part.folder), dtype=np.uint8) for part in parts]
+    return np.concatenate(codes)
 
 
 def split_hash(splits: npt.NDArray[Any], groups: npt.NDArray[Any]) -> str:

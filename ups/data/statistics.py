@@ -1,7 +1,8 @@
-"""Per-channel statistics in one float64 pass, block by block."""
+"""Per-channel statistics in one float64 pass: of each trajectory, then of any selection of them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,50 +13,133 @@ from ups.errors import DataError
 
 Array = npt.NDArray[Any]
 NAMES = ("mean", "std", "rms", "min", "max")
+_CHUNK_VALUES = 2**16
+"""Half a megabyte of float64: what is converted stays in the processor's cache."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What pools of values need to know of each other: (row, channel) float64 each.
+
+    Attributes:
+        count: Values behind each entry, (row,).
+        mean, squares: Mean, and sum of squared deviations from it.
+        low, high: Range.
+    """
+
+    count: Array
+    mean: Array
+    squares: Array
+    low: Array
+    high: Array
+
+    @property
+    def finite(self) -> Array:
+        """Rows that hold neither NaN nor infinity, (row,)."""
+        return np.asarray(np.isfinite(self.squares).all(-1))
+
+    def rows(self, chosen: Array | slice) -> Moments:
+        """The chosen rows only."""
+        return Moments(*(getattr(self, name)[chosen] for name in _PARTS))
+
+
+_PARTS = ("count", "mean", "squares", "low", "high")
+
+
+def moments(block: Array) -> Moments:
+    """Moments of each row of (row, ..., channel) float values."""
+    rows = [_row_moments(row.reshape(-1, block.shape[-1])) for row in block]
+    columns = zip(*rows, strict=True) if rows else ([] for _ in _PARTS)
+    count, *parts = (np.asarray(column, dtype=np.float64) for column in columns)
+    return Moments(count, *(part.reshape(len(rows), block.shape[-1]) for part in parts))
+
+
+def _row_moments(values: Array) -> tuple[int, Array, Array, Array, Array]:
+    """Count, mean, squares, low and high of (value, channel), shifted by the first value.
+
+    The shift keeps a large mean from costing accuracy.
+    """
+    channels, step = values.shape[1], max(1, _CHUNK_VALUES // values.shape[1])
+    shift = values[0].astype(np.float64)[:, None]
+    buffer = np.empty((channels, min(step, len(values))))
+    total, squares = np.zeros(channels), np.zeros(channels)
+    low, high = np.full(channels, np.inf), np.full(channels, -np.inf)
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are found, not hidden
+        for start in range(0, len(values), step):
+            chunk = values[start : start + step].T
+            shifted = np.subtract(chunk, shift, out=buffer[:, : chunk.shape[1]], dtype=np.float64)
+            total += shifted.sum(1)
+            squares += np.einsum("ij,ij->i", shifted, shifted)
+            low = np.minimum(low, chunk.min(1))
+            high = np.maximum(high, chunk.max(1))
+        mean = shift[:, 0] + total / len(values)
+        squares = np.maximum(squares - total**2 / len(values), 0)
+    return len(values), mean, squares, low, high
+
+
+def joined(parts: Iterable[Moments]) -> Moments:
+    """Rows of several pools, one after the other."""
+    pools = list(parts)
+    return Moments(*(np.concatenate([getattr(p, name) for p in pools]) for name in _PARTS))
+
+
+def merged(one: Moments, other: Moments) -> Moments:
+    """Row by row, the moments of both pools' values together.
+
+    Source:
+        Chan, Golub and LeVeque 1983, The American Statistician 37(3).
+    """
+    count = one.count + other.count
+    share = (other.count / count)[:, None]
+    delta = other.mean - one.mean
+    with np.errstate(invalid="ignore", over="ignore"):
+        return Moments(
+            count,
+            one.mean + delta * share,
+            one.squares + other.squares + delta**2 * (one.count[:, None] * share),
+            np.minimum(one.low, other.low),
+            np.maximum(one.high, other.high),
+        )
+
+
+def pooled(parts: Moments) -> dict[str, Array]:
+    """Statistics by name over all rows, (channel,) float64 each.
+
+    Raises:
+        DataError: There is no row.
+    """
+    total = parts.count.sum()
+    if not total:
+        raise DataError("no training trajectory to take statistics from")
+    weight = (parts.count / total)[:, None]
+    mean = (parts.mean * weight).sum(0)
+    spread = parts.count[:, None] * (parts.mean - mean) ** 2
+    variance = (parts.squares.sum(0) + spread.sum(0)) / total
+    return {
+        "mean": mean,
+        "std": np.sqrt(variance),
+        "rms": np.sqrt(variance + mean**2),
+        "min": parts.low.min(0),
+        "max": parts.high.max(0),
+    }
 
 
 @dataclass
 class RunningStatistics:
-    """Mean, deviation, RMS and range of each channel over everything seen so far.
+    """Statistics over everything seen so far, block by block."""
 
-    Blocks are merged by Chan, Golub and LeVeque's update, so that neither their size nor a large
-    mean costs accuracy.
-    """
-
-    count: int = 0
-    mean: Array = field(default_factory=lambda: np.zeros(0))
-    squares: Array = field(default_factory=lambda: np.zeros(0))
-    low: Array = field(default_factory=lambda: np.zeros(0))
-    high: Array = field(default_factory=lambda: np.zeros(0))
+    seen: list[Moments] = field(default_factory=list)
 
     def update(self, block: Array) -> None:
         """Take in (..., channel) values."""
-        values = block.reshape(-1, block.shape[-1])
-        if not len(values):
+        values = block.reshape(1, -1, block.shape[-1])
+        if not values.shape[1]:
             return
-        mean = values.mean(axis=0, dtype=np.float64)
-        squares = np.square(values - mean, dtype=np.float64).sum(axis=0)
-        low, high = values.min(axis=0), values.max(axis=0)
-        if not self.count:
-            self.count, self.mean, self.squares = len(values), mean, squares
-            self.low, self.high = low, high
-            return
-        total = self.count + len(values)
-        delta = mean - self.mean
-        self.squares = self.squares + squares + delta**2 * (self.count * len(values) / total)
-        self.mean = self.mean + delta * (len(values) / total)
-        self.count = total
-        self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
+        now = moments(values)
+        self.seen = [merged(self.seen[0], now)] if self.seen else [now]
 
     def result(self) -> dict[str, Array]:
         """The statistics by name, (channel,) float64 each."""
-        if not self.count:
+        if not self.seen:
             raise DataError("no training trajectory to take statistics from")
-        variance = self.squares / self.count
-        return {
-            "mean": self.mean,
-            "std": np.sqrt(variance),
-            "rms": np.sqrt(variance + self.mean**2),
-            "min": self.low.astype(np.float64),
-            "max": self.high.astype(np.float64),
-        }
+        return pooled(self.seen[0])

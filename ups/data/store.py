@@ -1,15 +1,20 @@
 """The trajectory store: one HDF5 file for each converted version of a grid dataset.
 
-    /fields                (trajectory, time, *space, channel) float32, contiguous
-    /time                  (time,) float64
-    /coords/<axis>         (points,) float64
-    /parameters            (trajectory, parameter) float64
-    /group                 (trajectory,) int64: what must not be shared between splits
-    /split                 (trajectory,) uint8: 0 train, 1 valid, 2 test, 3 excluded
-    /statistics/<name>     (channel,) float64: mean, std, rms, min, max of the training split
+    /fields                     (trajectory, time, *space, channel) float32, contiguous
+    /inputs                     (trajectory, *space, input) float32, contiguous; where there are any
+    /time                       (time,) float64
+    /coords/<axis>              (points,) float64
+    /parameters                 (trajectory, parameter) float64
+    /source, /place             (trajectory,) int64: which raw file, and where in it
+    /group                      (trajectory,) int64: what must not be shared between splits
+    /split                      (trajectory,) uint8: 0 train, 1 valid, 2 test, 3 excluded
+    /sha256                     (trajectory, 32) uint8: of its fields, then its inputs
+    /statistics/<name>          (channel,) float64: mean, std, rms, min, max of the training split
+    /input_statistics/<name>    (input,) float64
     attrs: format, metadata (JSON of `StoreMetadata`)
 
 `fields` is contiguous and uncompressed, so a window is one seek in a memory map: docs/adr/0002.
+Meshes and particles have a store of their own: `ups.data.points`.
 """
 
 from __future__ import annotations
@@ -24,24 +29,31 @@ import numpy as np
 import numpy.typing as npt
 
 from ups import paths
-from ups.data.layouts.base import dataset_of, open_hdf5
+from ups.data.layouts.base import dataset_of, open_hdf5, reading
 from ups.data.splits import SPLITS
 from ups.data.statistics import NAMES
 from ups.errors import DataError, did_you_mean
 
 Array = npt.NDArray[Any]
-FORMAT = "ups-trajectories-1"
+FORMAT = "ups-trajectories-2"
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A raw file that went into a version; `fingerprint` hashes 4 kB at 1024 places."""
+    """A raw file that went into a version.
+
+    Attributes:
+        fingerprint: Hash of 4 kB at 1024 places.
+        trajectories: How many were taken, from place `first` on.
+        parameters: Those that are one number for the file.
+    """
 
     name: str
     size_bytes: int
     fingerprint: str
     trajectories: int
     parameters: dict[str, float]
+    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,10 +62,12 @@ class StoreMetadata:
 
     Attributes:
         dt: Time between stored frames; None for a static problem.
-        bounds: Of each space axis.
+        bounds, boundaries: Of each space axis.
         stride_x, stride_t: Every which point and frame of the raw data was kept.
+        trajectories: Places taken from each file, first and end; None for all.
         split_hash: Of the division into train, valid and test.
-        data_sha256: Of all field values, in order.
+        data_sha256: Of the SHA-256 sums of all trajectories, in order.
+        duplicates: Raw files left out because another one has the same content.
         excluded: Trajectories left out of every split because they hold NaN or infinity.
     """
 
@@ -67,10 +81,13 @@ class StoreMetadata:
     dt: float | None
     stride_x: int
     stride_t: int
-    limit: int | None
     sources: tuple[SourceFile, ...]
     split_hash: str
     data_sha256: str
+    inputs: tuple[str, ...] = ()
+    boundaries: tuple[str, ...] = ()
+    trajectories: tuple[int, int] | None = None
+    duplicates: tuple[str, ...] = ()
     excluded: tuple[int, ...] = ()
 
     def to_json(self) -> str:
@@ -81,8 +98,8 @@ class StoreMetadata:
         content = json.loads(text)
         content["sources"] = tuple(SourceFile(**source) for source in content["sources"])
         content["bounds"] = tuple(tuple(pair) for pair in content["bounds"])
-        for key in ("fields", "parameters", "axes", "periodic", "excluded"):
-            content[key] = tuple(content[key])
+        for key, value in content.items():
+            content[key] = tuple(value) if isinstance(value, list) else value
         return cls(**content)
 
 
@@ -96,8 +113,12 @@ class TrajectoryStore:
         fields: (trajectory, time, *space, channel) float32, memory-mapped, physical units.
         time: (time,).
         coords: One (points,) array per space axis.
+        inputs: (trajectory, *space, input) float32, memory-mapped; None where the dataset has none.
         parameters: (trajectory, parameter).
+        sources, places: Raw file of each trajectory, and its place there, (trajectory,) each.
+        digests: SHA-256 of each trajectory, (trajectory, 32).
         statistics: `mean`, `std`, `rms`, `min`, `max` of the training split, (channel,) each.
+        input_statistics: The same of the inputs, (input,) each.
 
     Raises:
         DataError: The file is missing, damaged or not a store.
@@ -105,24 +126,48 @@ class TrajectoryStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with open_hdf5(path) as file:
-            if file.attrs.get("format") != FORMAT:
-                raise DataError(
-                    f"{path}: not a trajectory store of format '{FORMAT}'",
-                    hint="ups data convert",
-                )
-            self.metadata = StoreMetadata.from_json(str(file.attrs["metadata"]))
+        with open_hdf5(path) as file, reading(path):
+            self.metadata = _metadata(file, path)
             self.fields = _mapped(dataset_of(file, "fields", path), path)
-            self.time: Array = dataset_of(file, "time", path)[()]
-            self.coords: tuple[Array, ...] = tuple(
-                dataset_of(file, f"coords/{axis}", path)[()] for axis in self.metadata.axes
-            )
-            self.parameters: Array = dataset_of(file, "parameters", path)[()]
-            self.groups: Array = dataset_of(file, "group", path)[()]
-            self.splits: Array = dataset_of(file, "split", path)[()]
-            self.statistics: dict[str, Array] = {
-                name: dataset_of(file, f"statistics/{name}", path)[()] for name in NAMES
+            has_inputs = bool(self.metadata.inputs)
+            self.inputs = _mapped(dataset_of(file, "inputs", path), path) if has_inputs else None
+
+            def array(name: str) -> Array:
+                return np.asarray(dataset_of(file, name, path)[()])
+
+            self.time = array("time")
+            self.coords = tuple(array(f"coords/{axis}") for axis in self.metadata.axes)
+            self.parameters = array("parameters")
+            self.sources, self.places = array("source"), array("place")
+            self.groups, self.splits = array("group"), array("split")
+            self.digests = array("sha256")
+            self.statistics = {name: array(f"statistics/{name}") for name in NAMES}
+            self.input_statistics = {
+                name: array(f"input_statistics/{name}") for name in NAMES if has_inputs
             }
+        self._check_shapes()
+
+    def _check_shapes(self) -> None:
+        count, frames, *space, channels = self.fields.shape
+        expected = {
+            "time": (self.time, (frames,)),
+            "parameters": (self.parameters, (count, len(self.metadata.parameters))),
+            "group": (self.groups, (count,)),
+            "split": (self.splits, (count,)),
+            "sha256": (self.digests, (count, 32)),
+            **{f"coords/{a}": (c, (n,)) for a, c, n in zip(self.metadata.axes, self.coords, space,
+                                                           strict=True)},
+            **{f"statistics/{n}": (v, (channels,)) for n, v in self.statistics.items()},
+        }  # fmt: skip
+        for name, (array, shape) in expected.items():
+            if array.shape != shape:
+                raise DataError(
+                    f"{self.path}: {name}: shape {array.shape}, expected {shape}",
+                    hint="damaged: convert again with --force",
+                )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.path,))  # a worker process maps the file itself
 
     @classmethod
     def open(cls, dataset: str, version: str = "latest") -> TrajectoryStore:
@@ -156,12 +201,34 @@ class TrajectoryStore:
         return np.flatnonzero(self.splits == SPLITS.index(name))
 
 
-def _mapped(fields: h5py.Dataset, path: Path) -> Array:
-    """`fields` as a read-only memory map of its place in the file."""
-    offset = fields.id.get_offset()
-    if offset is None or fields.chunks is not None:
-        raise DataError(f"{path}: fields: expected contiguous storage", hint="ups data convert")
-    return np.memmap(path, dtype=fields.dtype, mode="r", offset=offset, shape=fields.shape)
+def _metadata(file: h5py.File, path: Path) -> StoreMetadata:
+    found = file.attrs.get("format")
+    if found != FORMAT:
+        old = isinstance(found, str) and found.startswith("ups-trajectories-")
+        raise DataError(
+            f"{path}: " + (f"written by another version of ups ({found}), this one reads {FORMAT}"
+                           if old else f"not a trajectory store of format '{FORMAT}'"),
+            hint="ups data convert --force",
+        )  # fmt: skip
+    try:
+        return StoreMetadata.from_json(str(file.attrs["metadata"]))
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: its metadata cannot be read: {error}", hint="ups data convert --force"
+        ) from error
+
+
+def _mapped(array: h5py.Dataset, path: Path) -> Array:
+    """An array as a read-only memory map of its place in the file."""
+    offset = array.id.get_offset()
+    if offset is None or array.chunks is not None or array.dtype != np.float32:
+        raise DataError(
+            f"{path}: {array.name}: expected contiguous float32, found {array.dtype}",
+            hint="ups data convert --force",
+        )
+    if offset + array.nbytes > path.stat().st_size:
+        raise DataError(f"{path}: the file is truncated", hint="ups data convert --force")
+    return np.memmap(path, dtype=np.float32, mode="r", offset=offset, shape=array.shape)
 
 
 def store_path(dataset: str, version: str) -> Path:

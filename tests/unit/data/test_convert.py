@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
+import types
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from ups.data.convert import Recipe, convert, find_raw
+from ups.data.convert import Recipe, convert, convert_shard, find_raw, merge_shards
 from ups.data.splits import EXCLUDED
 from ups.data.store import TrajectoryStore, find_store, list_versions, store_path
 from ups.errors import DataError, UsageError
@@ -230,30 +231,123 @@ def test_values_cannot_be_written_through_the_memory_map(store):
         store.fields[0] = 0
 
 
-def test_a_conversion_killed_in_the_middle_is_made_again_byte_for_byte(card, make, tensor, home):
-    raw = make(np.tile(tensor, (10, 1, 1)))
-    code = """
-import os, signal, sys
-from pathlib import Path
-from ups.data import convert as module
-from ups.registry import load_card
-module._BLOCK_BYTES = 4 * 9 * 16 * 8
-def progress(done, total):
-    if len(sys.argv) > 2 and done >= int(sys.argv[2]):
-        os.kill(os.getpid(), signal.SIGKILL)
-module.convert(load_card("advection1d"), [Path(sys.argv[1])], version="v", progress=progress)
-"""
-    command = [sys.executable, "-c", code, raw]
-    target = home / "data" / "advection1d" / "v.h5"
-    assert subprocess.run([*command, "96"]).returncode == -signal.SIGKILL
+def test_conversions_killed_at_any_moment_continue_to_the_same_bytes(home):
+    """A few kills; benchmarks/kill_conversion.py makes 200."""
+    path = Path(__file__).resolve().parents[3] / "benchmarks/kill_conversion.py"
+    module = types.ModuleType("kill_conversion")
+    sys.modules["kill_conversion"] = module  # dataclasses look their module up
+    exec(compile(path.read_text(), str(path), "exec"), vars(module))
+    found = module.kill_and_compare(home, kills=3, trajectories=60)
+    assert found.kills >= 3
+    assert found.identical == found.runs
+
+
+def _small_units(monkeypatch, trajectories, tensor):
+    monkeypatch.setattr("ups.data.plan._UNIT_BYTES", trajectories * tensor[0].nbytes)
+
+
+def test_finished_units_are_kept_and_damaged_ones_are_done_again(
+    card, make, tensor, home, monkeypatch
+):
+    _small_units(monkeypatch, 5, tensor)
+    raw, done = make(tensor), []
+
+    def stop_at_ten(now, total):
+        if now == 10:
+            raise KeyboardInterrupt
+
+    path = convert(card, [raw], version="v").store.path
+    whole = sha256_file(path)
+    path.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        convert(card, [raw], version="v", progress=stop_at_ten)
+    folder = home / "data/advection1d/.v.converting"
+    assert len(list((folder / "units").iterdir())) == 2
+    with (folder / "values").open("r+b") as values:
+        values.seek(4096)  # inside the first unit
+        values.write(b"damage")
+    convert(card, [raw], version="v", progress=lambda now, _: done.append(now))
+    assert done == [10, 15, 20]  # one unit kept, three made
+    assert not folder.exists()
+    assert sha256_file(home / "data/advection1d/v.h5") == whole
+
+
+def test_any_number_of_workers_gives_the_same_bytes(card, make, tensor, monkeypatch):
+    _small_units(monkeypatch, 3, tensor)
+    raw, hashes = make(tensor), set()
+    for workers in (1, 2, 3):
+        made = convert(card, [raw], version="v", force=True, workers=workers)
+        hashes.add(sha256_file(made.store.path))
+    assert len(hashes) == 1
+
+
+def test_an_invalid_value_met_by_a_worker_is_one_error_and_leaves_nothing(
+    card, make, tensor, home, monkeypatch
+):
+    _small_units(monkeypatch, 3, tensor)
+    tensor[13, 4, 2] = np.nan
+    with pytest.raises(DataError, match="trajectory 13: NaN or infinity first at frame 4"):
+        convert(card, [make(tensor)], workers=2)
+    assert [p.name for p in (home / "data/advection1d").iterdir() if "lock" not in p.name] == []
+
+
+def test_shards_merge_to_what_one_machine_makes(card, make, tensor, home, monkeypatch):
+    _small_units(monkeypatch, 3, tensor)
+    raw = make(tensor)
+    expected = sha256_file(convert(card, [raw], version="v").store.path)
+    (home / "data/advection1d/v.h5").unlink()
+    parts = [convert_shard(card, [raw], shard=(i, 3), version="v") for i in (3, 1, 2)]
+    assert sum(part.num_trajectories for part in parts) == 20
+    merged = merge_shards(card, [raw], count=3, version="v")
+    assert sha256_file(merged.store.path) == expected
+    assert not any(part.folder.exists() for part in parts)
+
+
+def test_a_merge_names_the_shard_that_is_missing_unfinished_or_damaged(
+    card, make, tensor, home, monkeypatch
+):
+    _small_units(monkeypatch, 3, tensor)
+    raw = make(tensor)
+    first = convert_shard(card, [raw], shard=(1, 2), version="v")
+    with pytest.raises(DataError, match="shard 2/2 is not there") as caught:
+        merge_shards(card, [raw], count=2, version="v")
+    assert "--shard 2/2" in (caught.value.hint or "")
+    second = convert_shard(card, [raw], shard=(2, 2), version="v")
+    record = sorted((second.folder / "units").iterdir())[0]
+    kept = record.read_bytes()
+    record.unlink()
+    with pytest.raises(DataError, match="shard 2/2 is not finished"):
+        merge_shards(card, [raw], count=2, version="v")
+    record.write_bytes(kept)
+    with (first.folder / "values").open("r+b") as values:
+        values.seek(100)
+        values.write(b"damage")
+    with pytest.raises(DataError, match="damaged: trajectories 0 to 2"):
+        merge_shards(card, [raw], count=2, version="v")
     assert list_versions("advection1d") == []
-    assert len(list(target.parent.glob("*.partial"))) == 1
-    assert subprocess.run(command).returncode == 0
-    assert list(target.parent.glob("*.partial")) == []
-    interrupted = sha256_file(target)
-    target.unlink()
-    assert subprocess.run(command).returncode == 0  # never interrupted
-    assert sha256_file(target) == interrupted
+
+
+@pytest.mark.parametrize("shard", [(0, 2), (3, 2), (1, 0)])
+def test_a_shard_out_of_range_is_a_usage_error(card, make, tensor, shard):
+    with pytest.raises(UsageError, match="expected I/N"):
+        convert_shard(card, [make(tensor)], shard=shard)
+
+
+def test_a_range_of_trajectories_keeps_their_places(card, make, tensor):
+    store = convert(card, [make(tensor)], recipe=Recipe(trajectories=(4, 12))).store
+    assert store.metadata.version == "beta1-from4to12"
+    np.testing.assert_array_equal(store.places, np.arange(4, 12))
+    np.testing.assert_array_equal(store.groups, np.arange(4, 12))
+    np.testing.assert_array_equal(store.fields[..., 0], tensor[4:12])
+
+
+def test_a_raw_file_that_is_there_twice_counts_once(card, make, tensor):
+    raw = make(tensor)
+    again = raw.with_name("1D_Advection_Sols_beta1_copy.hdf5")
+    again.write_bytes(raw.read_bytes())
+    store = convert(card, [raw, again]).store
+    assert store.num_trajectories == 20
+    assert store.metadata.duplicates == (again.name,)
 
 
 def test_the_same_conversion_a_second_later_has_the_same_bytes(card, make, tensor):
