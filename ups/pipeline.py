@@ -130,7 +130,7 @@ class _Path:
         path = folder / raw_file_name(self.card, generator.parameters)
         recipe = asdict(self.recipe)
         with files.exclusive(path, "running the quickstart"):
-            if is_generated(path, self.card, **recipe):
+            if is_generated(path, self.card, parameters=generator.parameters, **recipe):
                 return path, False
             generate(
                 self.card,

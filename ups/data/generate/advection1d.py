@@ -9,7 +9,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ups.data.generate.initial_conditions import SineFamily
+from ups.data.generate.base import Solution, Task
+from ups.data.generate.initial_conditions import SineFamily, draw_initial_conditions
+
+
+def solve(task: Task) -> Solution:
+    """Solve a batch; on the CPU whatever the device, for there is nothing to step."""
+    (axis,) = task.grid.axes
+    frames = advect_family(
+        draw_initial_conditions(task.seed, task.trajectories),
+        axis.centres(),
+        beta=task.parameters["beta"],
+        times=task.grid.times,
+        domain_length=axis.length,
+        dtype=task.dtype,
+    )
+    return Solution(frames[..., None])
 
 
 def advect_family(

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ups.data.generate.base import Solution, Task
+from ups.data.generate.initial_conditions import draw_initial_conditions
 from ups.errors import DataError
 
 CELLS_PER_INVERSE_NU = 4.0
@@ -31,6 +33,22 @@ Worst trajectory: 4e-5 for nu from 0.04 to 4; at 0.02 it is 4e-4, at 0.04 1e-3.
 
 REGROUP_EVERY = 8
 """Frames between two looks at how fast each trajectory still moves."""
+
+
+def solve(task: Task) -> Solution:
+    """Solve a batch on a grid that resolves its shocks; every n-th point of it is kept."""
+    (axis,), nu = task.grid.axes, task.parameters["nu"]
+    refinement = internal_refinement(axis.points, nu=nu, domain_length=axis.length)
+    family = draw_initial_conditions(task.seed, task.trajectories)
+    initial = family.evaluate(axis.centres(refinement) / axis.length)
+    frames = solve_burgers1d(
+        initial.to(task.device, task.dtype),
+        nu=nu,
+        times=task.grid.times,
+        domain_length=axis.length,
+        output_stride=refinement,
+    )
+    return Solution(frames[..., None])
 
 
 def solve_burgers1d(

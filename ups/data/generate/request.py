@@ -1,0 +1,102 @@
+"""Checking what a user asks a generator for, before anything is solved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+
+from ups.data.generate.base import Grid, GridAxis
+from ups.errors import UsageError, did_you_mean
+from ups.registry import DatasetCard, Parameter
+
+Precision = Literal["float32", "float64"] | torch.dtype
+_MIN_POINTS = 16
+_LEAST = {("burgers1d", "nu"): 1e-4}
+"""Below it Burgers' solver needs more than 40000 points."""
+
+
+def checked_parameters(card: DatasetCard, given: Mapping[str, float]) -> dict[str, float]:
+    """The parameters of a file: known, finite, complete but for those drawn per trajectory."""
+    for name in given:
+        if name not in card.parameter_names:
+            near = did_you_mean(name, card.parameter_names)
+            takes = ", ".join(f"'{known}'" for known in card.parameter_names) or "none"
+            raise UsageError(f"{card.key}: unknown parameter '{name}'{near}; it takes {takes}")
+    drawn = card.generator.drawn if card.generator else ()
+    for name in card.parameter_names:
+        if name not in given and name not in drawn:
+            raise UsageError(f"{card.key}: parameter '{name}' is missing")
+    return {p.name: _checked(card, p, given[p.name]) for p in card.parameters if p.name in given}
+
+
+def _checked(card: DatasetCard, parameter: Parameter, value: float) -> float:
+    least = _LEAST.get((card.key, parameter.name), 0.0 if parameter.scale == "log" else -math.inf)
+    strictly = parameter.scale == "log" and least == 0
+    if not math.isfinite(value) or value < least or (strictly and value <= 0):
+        allowed = {-math.inf: "finite", 0.0: "finite and positive"}.get(
+            least, f"finite and at least {least:g}"
+        )
+        raise UsageError(f"{card.key}: parameter {parameter.name}={value:g} must be {allowed}")
+    return float(value)
+
+
+def checked_grid(card: DatasetCard, points: int | None, frames: int | None) -> Grid:
+    """Cell centres and frame times, the card's unless told otherwise."""
+    if points is not None and points < _MIN_POINTS:
+        raise UsageError(f"{card.key}: points={points} must be at least {_MIN_POINTS}")
+    axes = tuple(
+        GridAxis(axis.bounds[0], axis.bounds[1] - axis.bounds[0], points or axis.points or 0)
+        for axis in card.discretisation.axes
+    )
+    return Grid(axes, checked_times(card, frames))
+
+
+def checked_times(card: DatasetCard, frames: int | None) -> tuple[float, ...]:
+    """Frame times over the card's interval, both ends included; (0,) for a static problem."""
+    if card.time.step is None:
+        if frames not in (None, 1):
+            raise UsageError(f"{card.key}: frames={frames}: the problem is static, it has one")
+        return (0.0,)
+    frames = card.time.frames if frames is None else frames
+    if frames < 2:
+        raise UsageError(f"{card.key}: frames={frames} must be at least 2")
+    end = (card.time.frames - 1) * card.time.step
+    return tuple(index * end / (frames - 1) for index in range(frames))
+
+
+def checked_nodes(card: DatasetCard, points: int | None) -> tuple[int, int]:
+    """Fewest and most nodes of a trajectory."""
+    if points is not None:
+        if points < _MIN_POINTS:
+            raise UsageError(f"{card.key}: points={points} must be at least {_MIN_POINTS}")
+        return points, points
+    if card.discretisation.nodes is None:
+        raise UsageError(f"{card.key}: the card has no discretisation.nodes; give --points N")
+    return card.discretisation.nodes
+
+
+def check_counts(num_trajectories: int, seed: int, batch_size: int | None) -> None:
+    if num_trajectories < 1:
+        raise UsageError(f"num_trajectories={num_trajectories} must be at least 1")
+    if seed < 0:
+        raise UsageError(f"seed={seed} must not be negative")
+    if batch_size is not None and batch_size < 1:
+        raise UsageError(f"batch_size={batch_size} must be at least 1")
+
+
+def checked_precision(dtype: Precision) -> torch.dtype:
+    known = {"float32": torch.float32, "float64": torch.float64}
+    found = known.get(str(dtype).removeprefix("torch."))
+    if found is None:
+        raise UsageError(f"dtype={dtype}: solvers run in {' or '.join(known)}")
+    return found
+
+
+def checked_device(device: str | torch.device) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device={device}: cannot be used here: {error}") from error
