@@ -185,6 +185,9 @@ class Source(Config):
         description="Glob of the raw files' names in a folder; by default what the published "
         "names begin with.",
     )
+    axis_order: tuple[str, ...] | None = Field(
+        None, description="Space axes in the raw arrays, where not in the card's order."
+    )
     files: tuple[RawFile, ...] = ()
     mirrors: tuple[str, ...] = Field(
         (), description="Base addresses tried after a file's own: <mirror>/<folder><name>."
@@ -221,9 +224,10 @@ class Splits(Config):
         description="Share of all groups carved out of the training part for validation."
     )
     seed: NonNegativeInt = 0
-    kept_apart_by: Literal["initial_condition", "coefficient", "trajectory"] = Field(
+    kept_apart_by: Literal["initial_condition", "coefficient", "trajectory", "content"] = Field(
         description="'initial_condition' or 'coefficient': position in the file names it, across "
-        "all files; 'trajectory': every trajectory stands alone."
+        "all files; 'trajectory': every trajectory stands alone; 'content': trajectories with the "
+        "same values count as one, and those that are also in the test split are left out."
     )
 
 

@@ -10,8 +10,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ups.data.splits import SPLITS, assign_splits, groups_of, split_hash
-from ups.data.statistics import RunningStatistics
+from ups.data.same_start import nearest_pairs
+from ups.data.splits import EXCLUDED, SPLITS, FileShare, divide, split_hash
+from ups.data.statistics import Moments, joined, moments, pooled
 from ups.data.store import TrajectoryStore
 from ups.registry import DatasetCard
 
@@ -20,7 +21,6 @@ Progress = Callable[[int, int], None]
 Verdict = Literal["ok", "note", "warn", "fail"]
 
 _BLOCK_BYTES = 32 * 2**20
-_SAME_START = 1e-4
 _MEDIAN_DRIFT = 5e-3
 _WORST_DRIFT = 5e-2
 
@@ -34,18 +34,40 @@ class Finding:
     detail: str
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Scan:
-    """What one pass over all values collects, (trajectory, ...) each."""
+    """What one pass over all values collects.
 
-    finite: Array
-    constant: Array
-    flat_frames: Array
-    flat_tail: Array
-    zero_frames: Array
-    drift: Array
-    statistics: dict[str, Array]
-    sha256: str
+    Attributes:
+        frames: Moments of each frame, rows in order of (trajectory, time).
+        inputs: Moments of each trajectory's inputs; None where there are none.
+        digests: SHA-256 of each trajectory, (trajectory, 32).
+    """
+
+    num_frames: int
+    frames: Moments
+    inputs: Moments | None
+    digests: Array
+
+    def per_frame(self, name: str) -> Array:
+        """A part of the moments as (trajectory, time, channel)."""
+        values = getattr(self.frames, name)
+        return values.reshape(-1, self.num_frames, values.shape[-1])
+
+    @property
+    def finite(self) -> Array:
+        """Trajectories without NaN and infinity, (trajectory,)."""
+        fine = np.isfinite(self.per_frame("squares")).all((1, 2))
+        return np.asarray(fine if self.inputs is None else fine & self.inputs.finite)
+
+    @property
+    def flat(self) -> Array:
+        """Frames in which every field is one number, (trajectory, time)."""
+        return np.asarray((self.per_frame("low") == self.per_frame("high")).all(-1))
+
+    def of_trajectories(self, chosen: Array) -> Moments:
+        """Moments of the chosen trajectories."""
+        return self.frames.rows(np.repeat(chosen, self.num_frames))
 
 
 def audit(
@@ -57,20 +79,29 @@ def audit(
         One finding for each check; `fail` means that numbers from this version are not to be
         trusted, `warn` that something looks wrong, `note` what is known of the published data.
     """
-    scan = _scan(store, card, progress)
+    scan = _scan(store, progress)
     return [
         _check_bytes(store, scan),
         _check_finite(store, scan),
-        _check_constant(scan),
-        _check_zero_frames(scan),
+        *_check_constant(store, scan),
+        _check_coordinates(store),
+        _check_duplicates(store),
         _check_split_record(store, card),
-        _check_leaks(store),
+        *_check_leaks(store, card),
         _check_statistics(store, scan),
         _check_parameters(store, card),
+        *_check_positive(store, card, scan),
         *_check_conserved(store, card, scan),
-        *[Finding("known issue", "note", f"{i.id}: {i.summary} {i.consequence}")
-          for i in card.known_issues],
-    ]  # fmt: skip
+        *known_issues(card),
+    ]
+
+
+def known_issues(card: DatasetCard) -> list[Finding]:
+    """What the card knows of the public data, as notes."""
+    return [
+        Finding("known issue", "note", f"{issue.id}: {issue.summary} {issue.consequence}")
+        for issue in card.known_issues
+    ]
 
 
 def worst(findings: list[Finding]) -> Verdict:
@@ -79,178 +110,270 @@ def worst(findings: list[Finding]) -> Verdict:
     return max((finding.verdict for finding in findings), key=order.index)
 
 
-def _scan(store: TrajectoryStore, card: DatasetCard, progress: Progress | None) -> _Scan:
-    statistics, digest = RunningStatistics(), hashlib.sha256()
-    rows: list[tuple[Array, ...]] = []
-    for start, block in _blocks(store):
-        digest.update(block.data)
-        training = store.splits[start : start + len(block)] == 0
-        statistics.update(block[training])
-        rows.append(_describe(block))
+def _scan(store: TrajectoryStore, progress: Progress | None) -> _Scan:
+    frames: list[Moments] = []
+    inputs: list[Moments] = []
+    digests: list[bytes] = []
+    run = max(1, _BLOCK_BYTES // max(1, store.fields[0, 0].nbytes))
+    for index in range(store.num_trajectories):
+        digest = hashlib.sha256()
+        for start in range(0, store.num_frames, run):
+            block = np.ascontiguousarray(store.fields[index, start : start + run])
+            digest.update(block.data)
+            frames.append(moments(block))
+        if store.inputs is not None:
+            block = np.ascontiguousarray(store.inputs[index])
+            digest.update(block.data)
+            inputs.append(moments(block[None]))
+        digests.append(digest.digest())
         if progress:
-            progress(start + len(block), store.num_trajectories)
-    finite, constant, flat, tail, zero, drift = (
-        np.concatenate(column) for column in zip(*rows, strict=True)
-    )
-    return _Scan(finite, constant, flat, tail, zero, drift, statistics.result(), digest.hexdigest())
-
-
-def _blocks(store: TrajectoryStore) -> Iterator[tuple[int, Array]]:
-    each = store.fields[0].nbytes
-    step = max(1, _BLOCK_BYTES // each)
-    for start in range(0, store.num_trajectories, step):
-        yield start, np.ascontiguousarray(store.fields[start : start + step])
-
-
-def _describe(block: Array) -> tuple[Array, ...]:
-    """Per trajectory: finite, constant, flat frames, those at its end, zero frames, drift."""
-    space = tuple(range(2, block.ndim - 1))
-    finite = np.asarray(np.isfinite(block).reshape(len(block), -1).all(axis=1))
-    low, high = block.min(space), block.max(space)
-    flat = (high == low).all(-1)
-    zero = flat & (high == 0).all(-1)
-    constant = (high.max(1) == low.min(1)).any(-1)
-    with np.errstate(invalid="ignore"):  # excluded trajectories may hold infinity
-        means = block.mean(space, dtype=np.float64)
-        size = np.sqrt(np.square(block, dtype=np.float64).mean((1, *space))) + 1e-30
-        drift = np.abs(means - means[:, :1]).max(1) / size
-    tail = flat[:, ::-1].cumprod(1).sum(1)
-    return finite, constant, flat.sum(1), tail, zero.sum(1), drift
+            progress(index + 1, store.num_trajectories)
+    rows = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
+    return _Scan(store.num_frames, joined(frames), joined(inputs) if inputs else None, rows)
 
 
 def _check_bytes(store: TrajectoryStore, scan: _Scan) -> Finding:
-    if scan.sha256 != store.metadata.data_sha256:
-        return Finding("bytes", "fail", "values have changed since conversion: sha256 differs")
-    return Finding("bytes", "ok", f"sha256 {scan.sha256[:16]} as converted")
+    damaged = np.flatnonzero((scan.digests != store.digests).any(1))
+    if len(damaged):
+        detail = f"values have changed since conversion: sha256 differs in {some(damaged)}"
+        return Finding("bytes", "fail", detail)
+    whole = hashlib.sha256(store.digests.tobytes()).hexdigest()
+    if whole != store.metadata.data_sha256:
+        return Finding("bytes", "fail", "the recorded sha256 sums are not the recorded ones' sum")
+    return Finding("bytes", "ok", f"sha256 {whole[:16]} as converted")
 
 
 def _check_finite(store: TrajectoryStore, scan: _Scan) -> Finding:
     bad = set(np.flatnonzero(~scan.finite).tolist())
     used = sorted(bad - set(store.metadata.excluded))
     if used:
-        return Finding("finite", "fail", f"NaN or infinity in {_some(used)}")
+        return Finding("finite", "fail", f"NaN or infinity in {some(used)}")
     if bad:
-        return Finding("finite", "warn", f"NaN in {_some(sorted(bad))}, excluded from all splits")
+        return Finding("finite", "warn", f"NaN in {some(sorted(bad))}, excluded from all splits")
     return Finding("finite", "ok", f"{len(scan.finite)} trajectories hold finite values only")
 
 
-def _check_constant(scan: _Scan) -> Finding:
-    constant = np.flatnonzero(scan.constant)
-    if len(constant):
-        return Finding("constant", "fail", f"a field never changes in {_some(constant.tolist())}")
-    early = np.flatnonzero(scan.flat_frames > scan.flat_tail)
-    if len(early):
-        detail = f"frames constant in space, followed by others that are not, in {_some(early)}"
+def _check_constant(store: TrajectoryStore, scan: _Scan) -> Iterator[Finding]:
+    low, high = scan.per_frame("low"), scan.per_frame("high")
+    zero = np.flatnonzero(((low == 0) & (high == 0)).all(-1).any(1))
+    if len(zero):
+        yield Finding("zero frames", "fail", f"frames of zeros, a failed run, in {some(zero)}")
+    else:
+        yield Finding("zero frames", "ok", "none")
+    never = (low.min(1) == high.max(1)).any(-1)
+    if never.any():
+        detail = f"a field never changes in {some(np.flatnonzero(never))}"
+        yield Finding("constant", "fail", detail)
+        return
+    yield _flat_frames(scan)
+
+
+def _flat_frames(scan: _Scan) -> Finding:
+    flat = scan.flat
+    tail = flat[:, ::-1].cumprod(1).sum(1)
+    inside = flat.sum(1) > tail
+    first_only = flat[:, 0] & (flat.sum(1) == tail + 1)
+    if (inside & ~first_only).any():
+        places = np.flatnonzero(inside & ~first_only)
+        detail = f"frames constant in space, followed by others that are not, in {some(places)}"
         return Finding("constant", "warn", detail)
-    decayed = np.flatnonzero(scan.flat_tail)
-    if len(decayed):
-        detail = f"{len(decayed)} trajectories have decayed to a constant by their last frames"
+    if first_only.any():
+        detail = f"{int(first_only.sum())} trajectories start from a state that is one number"
+        return Finding("constant", "note", detail)
+    if tail.any():
+        detail = f"{int((tail > 0).sum())} trajectories have decayed to a constant by their end"
         return Finding("constant", "note", detail)
     return Finding("constant", "ok", "every frame varies in space")
 
 
-def _check_zero_frames(scan: _Scan) -> Finding:
-    zero = np.flatnonzero(scan.zero_frames)
-    if len(zero):
-        return Finding("zero frames", "fail", f"frames of zeros, a failed run, in {_some(zero)}")
-    return Finding("zero frames", "ok", "none")
+def _check_coordinates(store: TrajectoryStore) -> Finding:
+    """Times and coordinates rise evenly, and lie where the metadata say."""
+    axes = {"time": store.time, **dict(zip(store.metadata.axes, store.coords, strict=True))}
+    for name, values in axes.items():
+        steps = np.diff(values)
+        if len(steps) and not (np.isfinite(values).all() and (steps > 0).all()):
+            return Finding("coordinates", "fail", f"{name} does not rise from each to the next")
+        if len(steps) and not np.allclose(steps, steps.mean(), rtol=2e-2):
+            return Finding("coordinates", "warn", f"{name} is not evenly spaced")
+    for name, (low, high), values in zip(
+        store.metadata.axes, store.metadata.bounds, store.coords, strict=True
+    ):
+        if values[0] < low - 1e-6 or values[-1] > high + 1e-6:
+            return Finding("coordinates", "fail", f"{name} leaves its bounds [{low:g}, {high:g}]")
+    dt = store.metadata.dt
+    if dt is not None and not np.allclose(np.diff(store.time), dt, rtol=1e-3):
+        return Finding("coordinates", "fail", f"times do not step by the recorded dt {dt:g}")
+    shape = " x ".join(str(len(values)) for values in store.coords)
+    return Finding("coordinates", "ok", f"{len(store.time)} times, {shape} points, even")
+
+
+def _check_duplicates(store: TrajectoryStore) -> Finding:
+    """Equal trajectories are harmless in one split and a leak across two."""
+    _, first, inverse, counts = np.unique(
+        store.digests, axis=0, return_index=True, return_inverse=True, return_counts=True
+    )
+    repeated = counts[inverse.reshape(-1)] > 1
+    used = repeated & (store.splits != EXCLUDED)
+    for content in np.unique(inverse.reshape(-1)[used]):
+        members = np.flatnonzero((inverse.reshape(-1) == content) & used)
+        if len(set(store.splits[members].tolist())) > 1:
+            detail = f"equal in values and in different splits: {some(members)}"
+            return Finding("duplicates", "fail", detail)
+    left_out = int((store.splits == EXCLUDED).sum()) - len(store.metadata.excluded)
+    if repeated.any() or store.metadata.duplicates:
+        detail = f"{len(store.digests) - len(first)} trajectories repeat another one"
+        detail += f", {left_out} left out because it is a test trajectory" if left_out else ""
+        dropped = store.metadata.duplicates
+        detail += f"; raw files that were there twice: {len(dropped)}" if dropped else ""
+        return Finding("duplicates", "note", detail)
+    return Finding("duplicates", "ok", "no trajectory is there twice")
 
 
 def _check_split_record(store: TrajectoryStore, card: DatasetCard) -> Finding:
-    sizes = [source.trajectories for source in store.metadata.sources]
     stored = split_hash(store.splits, store.groups)
-    expected = assign_splits(card.splits, sizes)
     if stored != store.metadata.split_hash:
         return Finding("split record", "fail", "the splits do not match their recorded hash")
-    kept = store.splits < len(SPLITS)
-    if not np.array_equal(expected[kept], store.splits[kept]):
-        return Finding("split record", "fail", "the splits differ from the card's rule")
-    if not np.array_equal(groups_of(card.splits, sizes), store.groups):
-        return Finding("split record", "fail", "the groups differ from the card's rule")
+    if card.splits.test != "by_folder":
+        shares = [FileShare(source.trajectories, source.first) for source in store.metadata.sources]
+        expected, groups = divide(card.splits, shares, store.digests)
+        kept = ~np.isin(np.arange(len(store.splits)), store.metadata.excluded)
+        if not np.array_equal(expected[kept], store.splits[kept]):
+            return Finding("split record", "fail", "the splits differ from the card's rule")
+        if not np.array_equal(groups, store.groups):
+            return Finding("split record", "fail", "the groups differ from the card's rule")
     counts = ", ".join(f"{name} {len(store.split(name))}" for name in SPLITS)
     return Finding("split record", "ok", f"{counts}; hash {stored}")
 
 
-def _check_leaks(store: TrajectoryStore) -> Finding:
-    """Compare the first frames of held-out trajectories with those of the training split."""
+def _check_leaks(store: TrajectoryStore, card: DatasetCard) -> Iterator[Finding]:
+    """Compare what held-out trajectories start from with what those of training start from."""
     groups = {name: set(store.groups[store.split(name)].tolist()) for name in SPLITS}
     for held in ("valid", "test"):
         shared = groups["train"] & groups[held]
         if shared:
-            return Finding("leaks", "fail", f"train and {held} share groups {_some(shared)}")
-    starts = store.fields[:, 0]
-    order = {name: store.split(name) for name in SPLITS}
-    for known, held in (("train", "valid"), ("train", "test"), ("valid", "test")):
-        pair = shared_start(starts[order[known]], starts[order[held]])
-        if pair:
-            a, b = int(order[known][pair[0]]), int(order[held][pair[1]])
-            detail = f"trajectory {a} ({known}) and {b} ({held}) start from the same state"
-            return Finding("leaks", "fail", detail)
-    return Finding("leaks", "ok", "no group and no initial state is shared between splits")
+            yield Finding("leaks", "fail", f"train and {held} share groups {some(sorted(shared))}")
+            return
+    static = store.num_frames == 1 and store.inputs is not None
+    states = store.inputs if static and store.inputs is not None else store.fields[:, 0]
+    what = "have the same coefficient" if static else "start from the same state"
+    yield from _shared_states(store, card, states, what)
+    if len(store.metadata.sources) > 1:
+        yield _between_files(store, states, what)
 
 
-def shared_start(known: Array, held: Array) -> tuple[int, int] | None:
-    """A state of `known` and one of `held` nearer than 1e-4 of the latter's norm, if there are.
+def _shared_states(
+    store: TrajectoryStore, card: DatasetCard, states: Array, what: str
+) -> Iterator[Finding]:
+    """One finding: the pairs across splits, and how bad they are.
 
-    Shape:
-        known, held: (state, *space, channel)
+    Where the card promises to keep states apart, a shared one is a failure. Where states are
+    drawn from a family of few parameters, near ones are bound to occur: that is a warning.
     """
-    size = int(np.prod(known.shape[1:]))
-    known = known.reshape(len(known), size).astype(np.float32)
-    held = held.reshape(len(held), size).astype(np.float32)
-    squares = np.einsum("ij,ij->i", known, known)
-    for start in range(0, len(held), 256):
-        rows = held[start : start + 256]
-        sizes = np.einsum("ij,ij->i", rows, rows)
-        distance = sizes[:, None] + squares - 2 * rows @ known.T
-        # Cancellation leaves about 1e-6 of the squares, so candidates are compared again exactly.
-        for row, column in np.argwhere(distance < 1e-4 * sizes[:, None] + 1e-12):
-            gap = np.linalg.norm(rows[row] - known[column])
-            if gap <= _SAME_START * np.sqrt(sizes[row]):
-                return int(column), start + int(row)
-    return None
+    order = {name: store.split(name) for name in SPLITS}
+    strict = card.splits.kept_apart_by in ("initial_condition", "coefficient")
+    near: set[int] = set()
+    for known, held in (("train", "valid"), ("train", "test"), ("valid", "test")):
+        for a, b, gap in nearest_pairs(states, order[known], order[held]):
+            same = np.array_equal(store.parameters[a], store.parameters[b])
+            if strict or (gap == 0 and same):
+                detail = f"trajectory {a} ({known}) and {b} ({held}) {what}"
+                yield Finding("leaks", "fail", detail)
+                return
+            near.add(b)
+    if near:
+        held_out = len(order["valid"]) + len(order["test"])
+        share = f"{len(near)} of {held_out} held-out trajectories"
+        detail = f"{share} {what} as one of another split, within 1e-4"
+        yield Finding("leaks", "warn", detail)
+    else:
+        yield Finding("leaks", "ok", f"no group is shared between splits, none {what}")
+
+
+def _between_files(store: TrajectoryStore, states: Array, what: str) -> Finding:
+    """Whether files of other parameters hold the same states, as PDEBench's do."""
+    first = np.flatnonzero(store.sources == 0)[:256]
+    others = np.flatnonzero(store.sources > 0)
+    pairs = list(nearest_pairs(states, first, others))
+    if not pairs:
+        return Finding("between files", "ok", f"trajectories of different files never {what}")
+    apart = [(a, b) for a, b, _ in pairs if store.groups[a] != store.groups[b]]
+    shared = f"{len({b for _, b, _ in pairs})} trajectories of other files"
+    if apart:
+        a, b = apart[0]
+        detail = f"{shared} {what} as one of the first file, not all in its group ({a} and {b})"
+        return Finding("between files", "warn", detail)
+    return Finding("between files", "note", f"{shared} {what}; kept in one split by place")
 
 
 def _check_statistics(store: TrajectoryStore, scan: _Scan) -> Finding:
-    for name, values in scan.statistics.items():
-        scale = scan.statistics["rms"] + 1e-30
-        gap = float(np.max(np.abs(values - store.statistics[name]) / scale))
-        if not gap < 1e-6:
-            detail = f"stored {name} is off by {gap:.1e} of the training split's RMS"
-            return Finding("statistics", "fail", detail)
-    rms = ", ".join(f"{value:.4g}" for value in scan.statistics["rms"])
+    training = store.splits == 0
+    parts = [("", pooled(scan.of_trajectories(training)), store.statistics)]
+    if scan.inputs is not None:
+        parts.append(("input ", pooled(scan.inputs.rows(training)), store.input_statistics))
+    for kind, found, stored in parts:
+        for name, values in found.items():
+            gap = float(np.max(np.abs(values - stored[name]) / (found["rms"] + 1e-30)))
+            if not gap < 1e-6:
+                detail = f"stored {kind}{name} is off by {gap:.1e} of the training split's RMS"
+                return Finding("statistics", "fail", detail)
+    rms = ", ".join(f"{value:.4g}" for value in parts[0][1]["rms"])
     return Finding("statistics", "ok", f"match the training split (RMS {rms})")
 
 
 def _check_parameters(store: TrajectoryStore, card: DatasetCard) -> Finding:
+    return check_parameters(store.parameters, card)
+
+
+def check_parameters(parameters: Array, card: DatasetCard) -> Finding:
+    """Whether (trajectory, parameter) values lie in the card's ranges."""
     for index, parameter in enumerate(card.parameters):
         low, high = parameter.range
-        values = store.parameters[:, index]
-        if values.min() < low * (1 - 1e-9) or values.max() > high * (1 + 1e-9):
+        values = parameters[:, index]
+        if not (values.min() >= low * (1 - 1e-9) and values.max() <= high * (1 + 1e-9)):
             detail = f"{parameter.name} is in [{values.min():g}, {values.max():g}], the card says "
             return Finding("parameters", "warn", f"{detail}[{low:g}, {high:g}]")
-    named = [
-        f"{name} {', '.join(f'{v:g}' for v in np.unique(store.parameters[:, index]))}"
-        for index, name in enumerate(card.parameter_names)
-    ]
+    named = [f"{name} {_values(parameters[:, i])}" for i, name in enumerate(card.parameter_names)]
     return Finding("parameters", "ok", "; ".join(named) or "none")
+
+
+def _values(column: Array) -> str:
+    found = np.unique(column)
+    if len(found) <= 8:
+        return ", ".join(f"{value:g}" for value in found)
+    return f"{found[0]:g} to {found[-1]:g}"
+
+
+def _check_positive(store: TrajectoryStore, card: DatasetCard, scan: _Scan) -> Iterator[Finding]:
+    low = scan.per_frame("low")
+    for index, field in enumerate(card.fields):
+        if field.positive:
+            bad = np.flatnonzero(low[:, :, index].min(1) <= 0)
+            if len(bad):
+                yield Finding("positivity", "fail", f"{field.name} is not positive in {some(bad)}")
+            else:
+                least = low[:, :, index].min()
+                yield Finding("positivity", "ok", f"{field.name} is at least {least:.3g}")
 
 
 def _check_conserved(store: TrajectoryStore, card: DatasetCard, scan: _Scan) -> Iterator[Finding]:
     """The mean over the points: exact where fronts are resolved, else as good as the sampling."""
     stride = store.metadata.stride_x
     over = f" over every {stride}th point" if stride > 1 else ""
+    means = scan.per_frame("mean")[scan.finite]
+    squares = scan.per_frame("squares")[scan.finite]
+    points = int(np.prod(store.space))
+    size = np.sqrt((squares / points + means**2).mean(1)) + 1e-30
+    drift = np.abs(means - means[:, :1]).max(1) / size
     for index, name in enumerate(card.field_names):
         if name not in card.pde.conserved:
             continue
-        drift = scan.drift[scan.finite, index]
-        median, most = float(np.median(drift)), float(drift.max())
+        median, most = float(np.median(drift[:, index])), float(drift[:, index].max())
         is_fine = median < _MEDIAN_DRIFT and most < _WORST_DRIFT
         detail = f"the mean of {name}{over} drifts by {median:.1e} of its RMS (worst {most:.1e})"
         yield Finding("conservation", "ok" if is_fine else "warn", detail)
 
 
-def _some(items: Any) -> str:
+def some(items: Any) -> str:
     """`trajectories 3, 5, 8 and 4 more`."""
     listed = [int(item) for item in items]
     more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""

@@ -94,8 +94,7 @@ class Plan:
     times: Array
     coords: tuple[Array, ...]
     parameters: Array
-    groups: Array
-    splits: Array
+    shares: tuple[FileShare, ...]
     shape: tuple[int, ...]
     input_shape: tuple[int, ...] | None
     units: tuple[Unit, ...]
@@ -138,6 +137,7 @@ def make_plan(
     """Check that the files agree with each other and with the recipe, and lay the version out."""
     _check_agreement(card, sources)
     shares = [_share(source, recipe) for source in sources]
+    by_content = card.splits.kept_apart_by == "content"  # divided once the values are known
     splits, groups = assign_splits(card.splits, shares), groups_of(card.splits, shares)
     times = sources[0].times[:: recipe.stride_t]
     coords = tuple(coord[:: recipe.stride_x] for coord in sources[0].coords)
@@ -159,7 +159,7 @@ def make_plan(
         stride_x=recipe.stride_x,
         stride_t=recipe.stride_t,
         sources=tuple(_source(card, s, p) for s, p in zip(sources, shares, strict=True)),
-        split_hash=split_hash(splits, groups),
+        split_hash="" if by_content else split_hash(splits, groups),
         data_sha256="",
         inputs=card.input_names,
         boundaries=boundaries,
@@ -174,8 +174,7 @@ def make_plan(
         times=times,
         coords=coords,
         parameters=np.concatenate(rows),
-        groups=groups,
-        splits=splits,
+        shares=tuple(shares),
         shape=shape,
         input_shape=(count, *space, len(card.inputs)) if card.inputs else None,
         units=_units(shares, 4 * math.prod(shape[1:])),

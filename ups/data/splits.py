@@ -44,7 +44,7 @@ def groups_of(rule: Splits, shares: Shares) -> npt.NDArray[Any]:
         (trajectory,) int64.
     """
     parts = _shares(shares)
-    if rule.kept_apart_by == "trajectory":
+    if rule.kept_apart_by in ("trajectory", "content"):
         return np.arange(sum(part.size for part in parts), dtype=np.int64)
     places = [part.first + np.arange(part.size) for part in parts]
     return np.concatenate(places).astype(np.int64)
@@ -84,8 +84,47 @@ def assign_splits(rule: Splits, shares: Shares) -> npt.NDArray[Any]:
     return np.asarray(codes, dtype=np.uint8)
 
 
+def divided_by_content(
+    rule: Splits, shares: Shares, digests: npt.NDArray[Any]
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Splits and groups where trajectories of the same content count as one.
+
+    The test split stays the publisher's. What repeats one of its trajectories is excluded.
+
+    Args:
+        digests: Hash of each trajectory, (trajectory, byte).
+    Returns:
+        Splits (trajectory,) uint8 and groups (trajectory,) int64: the first of the same content.
+    """
+    rows = [row.tobytes() for row in digests]
+    first: dict[bytes, int] = {}
+    groups = np.asarray([first.setdefault(row, i) for i, row in enumerate(rows)], dtype=np.int64)
+    in_test = np.concatenate([_test_share(rule, part.size) for part in _shares(shares)])
+    tested = set(groups[in_test].tolist())
+    rest = sorted(set(groups.tolist()) - tested)
+    num_valid = max(1, round(rule.valid_fraction * len(rest)))
+    if len(rest) <= num_valid:
+        raise DataError(
+            f"{len(rest)} different trajectories beside the test split are too few to train on"
+        )
+    valid = set(sorted(rest, key=lambda group: _draw(rule.seed, group))[:num_valid])
+    splits = np.asarray([1 if g in valid else 0 for g in groups.tolist()], dtype=np.uint8)
+    splits[np.isin(groups, sorted(tested))] = EXCLUDED
+    splits[in_test] = SPLITS.index("test")
+    return splits, groups
+
+
 def _shares(shares: Shares) -> list[FileShare]:
     return [part if isinstance(part, FileShare) else FileShare(part) for part in shares]
+
+
+def divide(
+    rule: Splits, shares: Shares, digests: npt.NDArray[Any]
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Splits and groups by the card's rule, once the hashes of all trajectories are known."""
+    if rule.kept_apart_by == "content":
+        return divided_by_content(rule, shares, digests)
+    return assign_splits(rule, shares), groups_of(rule, shares)
 
 
 def _by_folder(parts: Sequence[FileShare]) -> npt.NDArray[Any]:

@@ -24,7 +24,7 @@ import numpy as np
 
 from ups.data.bulk import create_contiguous, reserve
 from ups.data.plan import Array, Plan, Unit
-from ups.data.splits import EXCLUDED, split_hash
+from ups.data.splits import EXCLUDED, divide, split_hash
 from ups.data.statistics import Moments, joined, pooled
 from ups.data.store import FORMAT
 from ups.data.units import Place, UnitRecord, written_digests
@@ -163,7 +163,8 @@ def _write_frame(frame: Path, plan: Plan, records: Iterable[UnitRecord]) -> None
     fields = joined(record.fields for record in found)
     finite = np.concatenate([record.finite for record in found])
     digests = np.concatenate([record.digests for record in found])
-    splits = np.where(finite, plan.splits, EXCLUDED).astype(np.uint8)
+    divided, groups = divide(plan.card.splits, plan.shares, digests)
+    splits = np.where(finite, divided, EXCLUDED).astype(np.uint8)
     training = splits == 0
     arrays = {
         "time": plan.times,
@@ -172,7 +173,7 @@ def _write_frame(frame: Path, plan: Plan, records: Iterable[UnitRecord]) -> None
         "parameters": plan.parameters,
         "source": _each(plan, lambda unit: np.full(len(unit), unit.source)),
         "place": _each(plan, lambda unit: np.arange(unit.first, unit.end)),
-        "group": plan.groups,
+        "group": groups,
         "split": splits,
         "sha256": digests,
         **_named("statistics", fields.rows(training)),
@@ -183,7 +184,7 @@ def _write_frame(frame: Path, plan: Plan, records: Iterable[UnitRecord]) -> None
     metadata = replace(
         plan.metadata,
         data_sha256=data_sha256(digests),
-        split_hash=split_hash(splits, plan.groups),
+        split_hash=split_hash(splits, groups),
         excluded=tuple(int(i) for i in np.flatnonzero(~finite)),
     )
     _lay_out(frame, plan)

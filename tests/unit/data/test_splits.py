@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ups.data.splits import assign_splits, groups_of, split_hash
+from ups.data.splits import (
+    EXCLUDED,
+    assign_splits,
+    divided_by_content,
+    groups_of,
+    split_hash,
+)
 from ups.errors import DataError
 from ups.registry import Splits
 
@@ -107,3 +113,18 @@ def test_the_hash_sees_every_change_of_a_split(index, split):
 def test_too_few_trajectories_are_refused(file_sizes):
     with pytest.raises(DataError, match="too few"):
         assign_splits(rule(), file_sizes)
+
+
+def test_what_repeats_a_test_trajectory_is_left_out_and_copies_share_a_split():
+    digests = np.arange(100, dtype=np.uint8).reshape(50, 2)
+    digests[3], digests[7], digests[20] = digests[48], digests[48], digests[21]
+    splits, groups = divided_by_content(
+        rule(test="last_tenth", kept_apart_by="content"), [50], digests
+    )
+    np.testing.assert_array_equal(np.flatnonzero(splits == 2), np.arange(45, 50))
+    np.testing.assert_array_equal(np.flatnonzero(splits == EXCLUDED), [3, 7])
+    assert splits[20] == splits[21]
+    assert groups[3] == groups[7] == groups[48]
+    for one in range(3):
+        for other in range(one):
+            assert not set(groups[splits == one]) & set(groups[splits == other])
