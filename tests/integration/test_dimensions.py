@@ -1,13 +1,11 @@
 """Codec, cache, operator and evaluation in two and three dimensions.
 
-No layout reader for such data exists yet, so the store is written here: waves that travel and keep
-their mean, on grids with and without periodic axes.
+From a raw file of waves that travel and keep their mean, with and without periodic axes.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
 from pathlib import Path
 
 import h5py
@@ -16,9 +14,7 @@ import pytest
 import yaml
 
 from ups import TrajectoryStore, evaluate, load_experiment, load_run, registry, train
-from ups.data.splits import assign_splits, groups_of, split_hash
-from ups.data.statistics import RunningStatistics
-from ups.data.store import FORMAT, SourceFile, StoreMetadata, store_path
+from ups.data.convert import convert
 from ups.evaluation.pictures import write_pictures
 
 CASES = {
@@ -49,7 +45,7 @@ def write_card(home: Path, space: tuple[int, ...], periodic: tuple[bool, ...]) -
     card = registry.load_card("advection1d").model_dump(mode="json")
     card |= {"key": "waves", "generator": None, "parameters": [], "pde": {
         "family": "waves", "equation": "u_t + u_x = 0", "conserved": ["u", "v"]}}  # fmt: skip
-    card["source"] |= {"files": []}
+    card["source"] |= {"files": [], "layout": "pdebench_fields"}
     field = card["fields"][0]
     card["fields"] = [field | {"name": "u"}, copy.deepcopy(field) | {"name": "v"}]
     card["discretisation"]["axes"] = [
@@ -61,33 +57,16 @@ def write_card(home: Path, space: tuple[int, ...], periodic: tuple[bool, ...]) -
     (folder / "waves.yaml").write_text(yaml.safe_dump(card))
 
 
-def write_store(space: tuple[int, ...], periodic: tuple[bool, ...]) -> TrajectoryStore:
-    card = registry.load_card("waves")
+def write_store(home: Path, space: tuple[int, ...], periodic: tuple[bool, ...]) -> TrajectoryStore:
+    """48 trajectories in PDEBench's layout of one array a field, converted."""
     fields = np.stack([waves(space, periodic, seed) for seed in range(48)])
-    splits, groups = assign_splits(card.splits, [48]), groups_of(card.splits, [48])
-    statistics = RunningStatistics()
-    statistics.update(fields[splits == 0])
-    names = tuple("xyz"[: len(space)])
-    metadata = StoreMetadata(
-        dataset="waves", version="made", fields=("u", "v"), parameters=(), axes=names,
-        bounds=((0.0, 1.0),) * len(space), periodic=periodic, dt=0.1, stride_x=1, stride_t=1,
-        limit=None, sources=(SourceFile("made", 0, "", 48, {}),),
-        split_hash=split_hash(splits, groups),
-        data_sha256=hashlib.sha256(fields.tobytes()).hexdigest(),
-    )  # fmt: skip
-    path = store_path("waves", "made")
-    path.parent.mkdir(parents=True)
-    with h5py.File(path, "w") as file:
-        file["fields"] = fields
-        file["time"] = np.arange(9) * 0.1
-        for name, n in zip(names, space, strict=True):
-            file[f"coords/{name}"] = (np.arange(n) + 0.5) / n
-        file["parameters"] = np.zeros((48, 0))
-        file["group"], file["split"] = groups, splits
-        for name, values in statistics.result().items():
-            file[f"statistics/{name}"] = values
-        file.attrs["metadata"], file.attrs["format"] = metadata.to_json(), FORMAT
-    return TrajectoryStore.open("waves")
+    raw = home / "waves.hdf5"
+    with h5py.File(raw, "w") as file:
+        file["u"], file["v"] = fields[..., 0], fields[..., 1]
+        file["t-coordinate"] = np.arange(9) * 0.1
+        for name, n in zip("xyz", space, strict=False):
+            file[f"{name}-coordinate"] = (np.arange(n) + 0.5) / n
+    return convert(registry.load_card("waves"), [raw], version="made").store
 
 
 @pytest.mark.parametrize(
@@ -102,7 +81,7 @@ def write_store(space: tuple[int, ...], periodic: tuple[bool, ...]) -> Trajector
 def test_the_path_works_in_more_dimensions(home: Path, case: str, mixer: str) -> None:
     space, periodic = CASES[case]
     write_card(home, space, periodic)
-    store = write_store(space, periodic)
+    store = write_store(home, space, periodic)
     experiment = load_experiment(
         "base",
         ["data.dataset=waves", "codec.patch_size=2", f"operator.mixer={mixer}",

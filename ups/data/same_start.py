@@ -15,7 +15,9 @@ _SKETCH = 1024
 _ROWS = 256
 
 
-def nearest_pairs(states: Array, known: Array, held: Array) -> Iterator[tuple[int, int, float]]:
+def nearest_pairs(
+    states: Array, known: Array, held: Array, *, held_states: Array | None = None
+) -> Iterator[tuple[int, int, float]]:
     """Pairs (of `known`, of `held`) of the same state, with their relative distance.
 
     States are first compared by sums over runs of neighbouring values, each divided by the root
@@ -24,26 +26,26 @@ def nearest_pairs(states: Array, known: Array, held: Array) -> Iterator[tuple[in
     each of `held`, the nearest.
 
     Args:
-        known, held: Rows of `states`.
+        known, held: Rows of `states`; of `held_states` the latter, where those are given.
     Shape:
-        states: (state, *space, channel)
+        states, held_states: (state, *space, channel), the same but for the first axis
     """
     if not len(known) or not len(held):
         return
-    sketches = _sketches(states, np.union1d(known, held))
-    ours = np.stack([sketches[int(i)] for i in known])
+    others = states if held_states is None else held_states
+    ours = _sketches(states, known)
     squares = np.einsum("ij,ij->i", ours, ours)
     for start in range(0, len(held), _ROWS):
         rows = held[start : start + _ROWS]
-        theirs = np.stack([sketches[int(i)] for i in rows])
-        norms = np.asarray([np.square(states[i], dtype=np.float64).sum() for i in rows])
+        theirs = _sketches(others, rows)
+        norms = np.asarray([np.square(others[i], dtype=np.float64).sum() for i in rows])
         own = np.einsum("ij,ij->i", theirs, theirs)
         distance = own[:, None] + squares - 2 * theirs @ ours.T
         # Cancellation leaves about 1e-15 of the squares in float64.
         candidates = distance <= (SAME**2 + 1e-12) * norms[:, None] + 1e-12 * squares
         for row in np.flatnonzero(candidates.any(1)):
             found = [
-                (_gap(states[known[c]], states[rows[row]], norms[row]), int(known[c]))
+                (_gap(states[known[c]], others[rows[row]], norms[row]), int(known[c]))
                 for c in np.flatnonzero(candidates[row])
             ]
             gap, partner = min(found)
@@ -56,12 +58,10 @@ def _gap(one: Array, other: Array, norm: float) -> float:
     return float(np.sqrt(difference / norm)) if norm else float(difference > 0)
 
 
-def _sketches(states: Array, rows: Array) -> dict[int, Array]:
+def _sketches(states: Array, rows: Array) -> Array:
     """Sums over at most 1024 runs of each state, divided by the root of each run's length."""
     size = int(np.prod(states.shape[1:]))
     starts = np.unique(np.linspace(0, size, min(size, _SKETCH), endpoint=False).astype(int))
     lengths = np.sqrt(np.diff([*starts, size]))
-    return {
-        int(i): np.add.reduceat(np.asarray(states[i], np.float64).reshape(-1), starts) / lengths
-        for i in rows
-    }
+    flat = (np.asarray(states[i], np.float64).reshape(-1) for i in rows)
+    return np.stack([np.add.reduceat(values, starts) / lengths for values in flat])

@@ -16,7 +16,7 @@ from ups import checkpoint as checkpoints
 from ups import files, runs
 from ups.checkpoint import Checkpoint
 from ups.config.schema import EvaluationConfig, GatesConfig
-from ups.data.audit import shared_start
+from ups.data.same_start import nearest_pairs
 from ups.data.splits import SPLITS
 from ups.data.store import TrajectoryStore
 from ups.errors import DataError, UsageError
@@ -147,12 +147,12 @@ def open_unseen(trained: TrajectoryStore, version: str) -> TrajectoryStore:
                 f"{other.name}: {what} {theirs} differs from {ours}, which the run was trained on",
                 hint=f"convert it alike: ups data convert {other.metadata.dataset} --stride-x N",
             )
-    known = trained.fields[trained.split("train"), 0]
-    pair = shared_start(known, other.fields[_members(other, "all"), 0])
-    if pair:
-        raise DataError(
-            f"{other.name}: trajectory {pair[1]} starts as one that the run was trained on"
-        )
+    shared = nearest_pairs(
+        trained.fields[:, 0], trained.split("train"), _members(other, "all"),
+        held_states=other.fields[:, 0],
+    )  # fmt: skip
+    for _, index, _ in shared:
+        raise DataError(f"{other.name}: trajectory {index} starts as one that the run trained on")
     return other
 
 
