@@ -11,9 +11,11 @@ import h5py
 import numpy as np
 import pytest
 
-from ups.data.layouts import open_raw
-from ups.errors import DataError
+from ups.data.layouts import RawTrajectories, open_raw, open_raw_points
+from ups.errors import DataError, UsageError
 from ups.registry import load_card
+
+ALL = slice(None)
 
 
 @pytest.fixture
@@ -37,11 +39,15 @@ def test_values_coordinates_and_parameters_are_those_of_the_file(
 ):
     write_raw(raw, tensor, {"Nu": 0.01, "unheard_of": 3}, dt=0.1, extra_times=extra_times)
     found = open_raw(raw, burgers)
-    np.testing.assert_array_equal(found.read(1, 5), tensor[1:5, ..., None])
+    np.testing.assert_array_equal(found.read(slice(1, 5), ALL), tensor[1:5, ..., None])
+    np.testing.assert_array_equal(
+        found.read(slice(1, 5), slice(1, None, 2), 3), tensor[1:5, 1::2, ::3, None]
+    )
     np.testing.assert_allclose(found.times, [0, 0.1, 0.2, 0.3], rtol=1e-6)
     np.testing.assert_allclose(found.coords[0], (np.arange(8) + 0.5) / 8, rtol=1e-6)
-    assert found.parameters == {"nu": 0.01}
+    assert found.parameters.tolist() == [[0.01]] * 6
     assert found.num_trajectories == 6
+    assert found.read_inputs(slice(0, 6)) is None
     found.close()
 
 
@@ -49,15 +55,26 @@ def test_a_device_axis_is_folded_into_the_trajectories(raw, tensor, burgers, wri
     write_raw(raw, tensor.reshape(2, 3, 4, 8), {"Nu": 0.01})
     found = open_raw(raw, burgers)
     assert found.num_trajectories == 6
-    np.testing.assert_array_equal(found.read(0, 6)[..., 0], tensor)
-    np.testing.assert_array_equal(found.read(2, 5)[..., 0], tensor[2:5])
+    for start in range(7):
+        for stop in range(start, 7):
+            block = found.read(slice(start, stop), slice(None, None, 2), 2)
+            np.testing.assert_array_equal(block[..., 0], tensor[start:stop, ::2, ::2])
+    found.close()
+
+
+def test_a_tensor_without_a_trajectory_axis_is_one_trajectory(raw, tensor, burgers, write_raw):
+    write_raw(raw, tensor[0], {"Nu": 0.01})
+    found = open_raw(raw, burgers)
+    assert found.num_trajectories == 1
+    np.testing.assert_array_equal(found.read(slice(0, 1), ALL, 2)[..., 0], tensor[:1, :, ::2])
+    assert found.read(slice(1, 1), ALL).shape == (0, 4, 8, 1)
     found.close()
 
 
 def test_float64_is_read_as_float32(raw, tensor, burgers, write_raw):
     write_raw(raw, tensor.astype(np.float64), {"Nu": 0.01})
     found = open_raw(raw, burgers)
-    assert found.read(0, 1).dtype == np.float32
+    assert found.read(slice(0, 1), ALL).dtype == np.float32
     found.close()
 
 
@@ -74,15 +91,24 @@ def test_a_missing_array_lists_what_is_there(raw, burgers):
         open_raw(raw, burgers)
 
 
-def test_a_missing_attribute_lists_what_is_there(raw, tensor, burgers, write_raw):
-    write_raw(raw, tensor, {"beta": 0.4})
+def test_a_missing_attribute_is_known_by_the_cards_file_list(raw, tensor, burgers, write_raw):
+    found = open_raw(write_raw(raw, tensor, {}), burgers)
+    assert set(found.parameters[:, 0]) == {0.01}
+    found.close()
+
+
+def test_a_missing_attribute_lists_what_is_there(tmp_path, tensor, burgers, write_raw):
+    raw = write_raw(tmp_path / "mine.hdf5", tensor, {"beta": 0.4})
     with pytest.raises(DataError, match=r"attribute 'Nu' is missing, found \['beta'\]"):
         open_raw(raw, burgers)
 
 
-@pytest.mark.parametrize("shape", [(4, 8), (1, 2, 3, 4, 8)])
+@pytest.mark.parametrize("shape", [(8,), (1, 2, 3, 4, 8)])
 def test_another_rank_is_refused(raw, burgers, write_raw, shape):
-    write_raw(raw, np.zeros(shape, np.float32), {"Nu": 0.01})
+    write_raw(raw, np.zeros((2, 4, 8), np.float32), {"Nu": 0.01})
+    with h5py.File(raw, "r+") as file:
+        del file["tensor"]
+        file["tensor"] = np.zeros(shape, np.float32)
     with pytest.raises(DataError, match=r"tensor: shape .* is not \(trajectory, time, x\)"):
         open_raw(raw, burgers)
 
@@ -91,6 +117,24 @@ def test_whole_numbers_are_refused(raw, burgers, write_raw):
     write_raw(raw, np.zeros((2, 4, 8), np.int32), {"Nu": 0.01})
     with pytest.raises(DataError, match="expected floating point, found int32"):
         open_raw(raw, burgers)
+
+
+def test_no_trajectories_are_an_error(raw, burgers, write_raw):
+    write_raw(raw, np.zeros((0, 4, 8), np.float32), {"Nu": 0.01})
+    with pytest.raises(DataError, match=r"tensor: shape \(0, 4, 8\) holds no values"):
+        open_raw(raw, burgers)
+
+
+def test_grids_and_points_are_opened_by_their_own_functions(raw, tensor, burgers, write_raw):
+    write_raw(raw, tensor, {"Nu": 0.01})
+    with pytest.raises(UsageError, match="burgers1d: holds values on a grid"):
+        open_raw_points(raw, burgers)
+    points = burgers.model_copy(
+        update={"source": burgers.source.model_copy(update={"layout": "points"})}
+    )
+    with pytest.raises(UsageError, match="burgers1d: holds meshes or particles"):
+        open_raw(raw, points)
+    assert isinstance(open_raw(raw, burgers), RawTrajectories)
 
 
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.01])
@@ -128,7 +172,7 @@ if os.getuid() == 0:
     os.setuid(65534)
 try:
     for path in find_raw(card, [Path(sys.argv[1])]):
-        open_raw(path, card).read(0, 1)
+        open_raw(path, card).read(slice(0, 1), slice(None))
 except UpsError as error:
     print(error)
     sys.exit(error.exit_code)
@@ -158,8 +202,8 @@ def test_a_file_that_may_not_be_read_is_one_clear_line(tensor, write_raw, locked
 
 def test_pdebenchs_own_files_are_read(shared_pdebench, burgers):
     found = open_raw(shared_pdebench / "1D_Burgers_Sols_Nu0.001.hdf5", burgers)
-    assert found.parameters == {"nu": 0.001}
+    assert set(found.parameters[:, 0]) == {0.001}
     assert (len(found.times), len(found.coords[0])) == (201, 1024)
     assert found.times[1] - found.times[0] == pytest.approx(0.01)
-    assert np.isfinite(found.read(0, 1)).all()
+    assert np.isfinite(found.read(slice(0, 1), ALL)).all()
     found.close()

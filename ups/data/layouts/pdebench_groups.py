@@ -20,7 +20,7 @@ from ups.data.layouts.base import (
 )
 from ups.data.layouts.strided import fill
 from ups.data.layouts.yaml_text import number_at, read_settings
-from ups.errors import DataError
+from ups.errors import ConfigError, DataError
 from ups.registry import DatasetCard
 
 _DIGITS = re.compile(r"[0-9]{1,18}")
@@ -36,13 +36,16 @@ class PdebenchGroups:
     have ten thousand; only parameters, which stand in every `config`, are read at once.
 
     Raises:
+        ConfigError: `axis_order` names other axes than the card has.
         DataError: No such groups, a key is missing, `config` is not YAML, or shapes disagree.
     """
 
     def __init__(self, path: Path, card: DatasetCard) -> None:
         self.path = path
         axes = tuple(axis.name for axis in card.discretisation.axes)
-        raw_axes = getattr(card.source, "axis_order", None) or axes
+        raw_axes = card.source.axis_order or axes
+        if sorted(raw_axes) != sorted(axes):
+            raise ConfigError(f"{card.key}: source.axis_order: {raw_axes}, but the axes are {axes}")
         self._space_order = tuple(axes.index(name) for name in raw_axes)
         self._num_fields = len(card.fields)
         with opening(path) as file:

@@ -19,7 +19,7 @@ from ups.data.layouts.base import (
 )
 from ups.data.layouts.components import by_array
 from ups.data.layouts.strided import pieces
-from ups.data.layouts.yaml_text import read_settings
+from ups.data.layouts.yaml_text import as_number, read_settings
 from ups.errors import DataError
 from ups.registry import DatasetCard, FieldSpec
 
@@ -131,14 +131,12 @@ class PdebenchNsIncompressible:
 
 
 def _cell_centres(settings: dict[str, Any], points: list[int], path: Path) -> tuple[Array, ...]:
-    lengths = settings.get("domain_size")
-    if (
-        not isinstance(lengths, list)
-        or len(lengths) != len(points)
-        or not all(isinstance(n, int | float) and 0 < n < float("inf") for n in lengths)
-    ):
+    stated = settings.get("domain_size")
+    lengths = [as_number(n) or 0.0 for n in stated] if isinstance(stated, list) else []
+    if len(lengths) != len(points) or min(lengths) <= 0:
+        found = " ".join(str(stated).split())
         raise DataError(
-            f"{path}: config: domain_size: expected {len(points)} lengths, found {lengths!s:.80}"
+            f"{path}: config: domain_size: expected {len(points)} lengths, found {found:.80}"
         )
     return tuple(
         (np.arange(n) + 0.5) * (length / n) for n, length in zip(points, lengths, strict=True)

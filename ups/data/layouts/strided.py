@@ -21,7 +21,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Place = tuple[slice, ...]
 
-_PIECE_BYTES = 16 * 2**20
+_PIECE_BYTES = 4 * 2**20
 _LONG_RUN_BYTES = 4096
 
 
@@ -37,7 +37,7 @@ def fill(out: Array, dataset: h5py.Dataset, selection: tuple[slice, ...]) -> Non
 
 
 def pieces(dataset: h5py.Dataset, selection: tuple[slice, ...]) -> Iterator[tuple[Place, Array]]:
-    """Parts of `dataset[selection]` and their places in it, each read from at most 16 MiB."""
+    """Parts of `dataset[selection]` and their places in it, each read from at most 4 MiB."""
     wanted = [range(size)[part] for size, part in zip(dataset.shape, selection, strict=True)]
     if all(wanted):
         yield from _pieces(dataset, wanted, [0] * len(wanted))

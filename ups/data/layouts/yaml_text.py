@@ -38,13 +38,15 @@ def read_settings(holder: h5py.Group, path: Path) -> dict[str, Any]:
 
 
 def number_at(settings: dict[str, Any], dotted: str) -> float | None:
-    """The finite number at a dotted path such as "sim.dam_radius"; None if there is none.
-
-    PyYAML reads 1e-3, without a point, as text; it is a number here.
-    """
+    """The finite number at a dotted path such as "sim.dam_radius"; None if there is none."""
     found: Any = settings
     for key in dotted.split("."):
         found = found.get(key) if isinstance(found, dict) else None
+    return as_number(found)
+
+
+def as_number(found: object) -> float | None:
+    """`found` if it is a finite number; PyYAML reads 1e-3, without a point, as text."""
     if isinstance(found, bool) or not isinstance(found, int | float | str):
         return None
     try:
