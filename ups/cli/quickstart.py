@@ -44,7 +44,7 @@ def describe(step: Any) -> str:
 
 
 def _describe(name: str, outcome: Any) -> str:
-    from ups.cli.data import describe_conversion
+    from ups.cli.data_convert import describe_conversion
     from ups.cli.train import describe as describe_stage
 
     match name:

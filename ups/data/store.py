@@ -32,7 +32,17 @@ from ups import paths
 from ups.data.layouts.base import dataset_of, open_hdf5, reading
 from ups.data.splits import SPLITS
 from ups.data.statistics import NAMES
+from ups.data.versions import find_version, list_versions
 from ups.errors import DataError, did_you_mean
+
+__all__ = [
+    "FORMAT",
+    "SourceFile",
+    "StoreMetadata",
+    "TrajectoryStore",
+    "find_store",
+    "list_versions",
+]
 
 Array = npt.NDArray[Any]
 FORMAT = "ups-trajectories-2"
@@ -187,6 +197,11 @@ class TrajectoryStore:
         return tuple(int(n) for n in self.fields.shape[2:-1])
 
     @property
+    def extent(self) -> str:
+        """What a frame consists of, in words: `128 x 128 points`."""
+        return " x ".join(str(n) for n in self.space) + " points"
+
+    @property
     def num_fields(self) -> int:
         return int(self.fields.shape[-1])
 
@@ -235,25 +250,12 @@ def store_path(dataset: str, version: str) -> Path:
     return paths.data_dir(dataset) / f"{version}.h5"
 
 
-def list_versions(dataset: str) -> list[str]:
-    """Converted versions on this machine, newest first."""
-    files = [p for p in paths.data_dir(dataset).glob("*.h5") if not p.name.startswith(".")]
-    return [p.stem for p in sorted(files, key=lambda p: p.stat().st_mtime_ns, reverse=True)]
-
-
 def find_store(dataset: str, version: str = "latest") -> Path:
-    """The file of a version, or an error that says how to make it."""
-    versions = list_versions(dataset)
-    if not versions:
+    """The file of a version on a grid, or an error that says how to make it."""
+    path = find_version(dataset, version)
+    if path.suffix != ".h5":
         raise DataError(
-            f"{dataset}: no converted version in {paths.display(paths.data_dir(dataset))}",
-            hint=f"ups data generate {dataset} && ups data convert {dataset}",
+            f"{path}: holds a mesh or particles; this command takes data on grids",
+            hint="ups data list says which datasets are on grids",
         )
-    if version == "latest":
-        return store_path(dataset, versions[0])
-    if version not in versions:
-        raise DataError(
-            f"{dataset}: no version '{version}'{did_you_mean(version, versions)}",
-            hint=f"converted versions: {', '.join(versions)}",
-        )
-    return store_path(dataset, version)
+    return path

@@ -1,0 +1,174 @@
+"""`ups data list` and `ups data info`: what there is, and what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from ups.cli import _output
+from ups.cli._options import Dataset, Json
+
+_MOST_FILES = 20
+
+
+def list_datasets(as_json: Json = False) -> None:
+    """List all datasets, with the versions converted on this machine."""
+    from ups import registry
+    from ups.data.versions import list_versions
+
+    cards = [registry.load_card(key) for key in registry.dataset_keys()]
+    rows = [{"key": c.key, "title": c.title, "kind": c.discretisation.kind, "dims": c.num_dims,
+             "fields": c.field_names, "published_files": len(c.source.files),
+             "generated": c.generator is not None, "versions": list_versions(c.key)}
+            for c in cards]  # fmt: skip
+    if as_json:
+        _output.print_json(rows)
+        return
+    _output.print_table(
+        "",
+        ["dataset", "title", "on", ">files", "made", "converted here"],
+        [[card.key, card.title, f"{card.num_dims}D {card.discretisation.kind}",
+          str(len(card.source.files) or "-"), "yes" if card.generator else "-",
+          _versions(list_versions(card.key))] for card in cards],
+    )  # fmt: skip
+    typer.echo("\nfiles: published originals (ups data download); made: ups data generate")
+
+
+def _versions(names: list[str]) -> str:
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return ", ".join(names[:2]) + more or "-"
+
+
+def info(
+    dataset: Dataset,
+    all_files: Annotated[
+        bool, typer.Option("--files", help="List every published file, however many.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show a dataset's card: equation, fields, files, licence, known issues, versions."""
+    from ups import registry
+    from ups.data.originals import checksum_state
+    from ups.data.versions import list_versions
+
+    card = registry.load_card(dataset)
+    states = {file.name: checksum_state(card, file) for file in card.source.files}
+    if as_json:
+        content = {**card.model_dump(mode="json"), "versions": list_versions(dataset)}
+        _output.print_json(content | {"checksums": states})
+        return
+    _output.print_table("", ["", ""], [[key, text] for key, text in _facts(card)])
+    for name in list_versions(dataset):
+        _print_version(dataset, name)
+    _print_files(card, states, all_files)
+
+
+def _facts(card: Any) -> list[tuple[str, str]]:
+    return [
+        ("title", card.title),
+        ("about", card.description),
+        ("equation", card.pde.equation + (f"   ({card.pde.notes})" if card.pde.notes else "")),
+        ("domain", _domain(card)),
+        ("published" if card.source.files else "size", _published(card)),
+        ("fields", "; ".join(_field(field) for field in card.fields)),
+        *([("inputs", "; ".join(_field(field) for field in card.inputs))] if card.inputs else []),
+        *[(p.name, _parameter(p, card)) for p in card.parameters],
+        ("splits", _splits_in_words(card)),
+        ("source", f"{card.source.name}" + (f", doi {card.source.doi}" if card.source.doi else "")),
+        ("licence", card.source.licence),
+        ("cite", card.source.citation),
+        *[("issue", _issue(issue)) for issue in card.known_issues],
+    ]
+
+
+def _domain(card: Any) -> str:
+    return ", ".join(
+        f"{a.name} in ({a.bounds[0]:g}, {a.bounds[1]:g}){_unit(a.unit)} {a.boundary}"
+        for a in card.discretisation.axes
+    )
+
+
+def _unit(unit: str) -> str:
+    return "" if unit == "1" else f" {unit}"
+
+
+def _field(field: Any) -> str:
+    return f"{field.name} ({field.description}{', ' + field.unit if field.unit != '1' else ''})"
+
+
+def _parameter(parameter: Any, card: Any) -> str:
+    low, high = parameter.range
+    values = sorted({f.parameters[parameter.name] for f in card.source.files
+                     if parameter.name in f.parameters})  # fmt: skip
+    listed = f"; published: {', '.join(f'{v:g}' for v in values)}" if values else ""
+    drawn = card.generator is not None and parameter.name in card.generator.drawn
+    how = "; drawn for each trajectory" if drawn else listed
+    return f"{parameter.description} {low:g} to {high:g}{_unit(parameter.unit)}{how}"
+
+
+def _issue(issue: Any) -> str:
+    reference = f" [{issue.reference}]" if issue.reference else ""
+    return f"{issue.id}: {issue.summary} {issue.consequence}{reference}"
+
+
+def _published(card: Any) -> str:
+    disc = card.discretisation
+    sizes = {file.points or tuple(axis.points for axis in disc.axes) for file in card.source.files}
+    shapes = sorted(" x ".join(map(str, size)) for size in sizes) or [
+        " x ".join(str(axis.points) for axis in disc.axes)
+    ]
+    points = " or ".join(shapes) + " points"
+    if disc.kind != "grid":
+        points = "nodes" if disc.kind == "mesh" else "particles"
+        points = f"{disc.nodes[0]} to {disc.nodes[1]} {points}" if disc.nodes else points
+    counts = sorted({file.trajectories for file in card.source.files})
+    each = f"{' or '.join(map(str, counts))} trajectories a file, " if counts else ""
+    step = f", dt {card.time.step:g}{_unit(card.time.unit)}" if card.time.step else ""
+    return f"{each}{points}, {card.time.frames} frame{'s' * (card.time.frames > 1)}{step}"
+
+
+def _splits_in_words(card: Any) -> str:
+    rule = card.splits
+    test = {"by_folder": "the publisher's, by folder"}.get(
+        rule.test, f"{rule.test.replace('_', ' ')} of each file"
+    )
+    how = "its end" if rule.valid == "last" else "drawn by a hash"
+    valid = f"validation: {rule.valid_fraction:.0%} out of the rest, {how}; "
+    return (
+        f"test: {test}; {valid if rule.test != 'by_folder' else ''}"
+        f"kept apart by {rule.kept_apart_by.replace('_', ' ')}"
+    )
+
+
+def _print_version(dataset: str, name: str) -> None:
+    from ups.data.versions import open_store
+
+    store = open_store(dataset, name)
+    counts = ", ".join(f"{split} {len(store.split(split))}" for split in ("train", "valid", "test"))
+    rows = [
+        [
+            field,
+            *(f"{store.statistics[key][i]:.4g}" for key in ("mean", "std", "rms", "min", "max")),
+        ]
+        for i, field in enumerate(store.metadata.fields)
+    ]
+    typer.echo(f"\nVersion {name}: {store.num_trajectories} trajectories ({counts}), "
+               f"{store.num_frames} frames; statistics of the training split")  # fmt: skip
+    _output.print_table("", ["field", ">mean", ">std", ">rms", ">min", ">max"], rows)
+
+
+def _print_files(card: Any, states: Mapping[str, str], all_files: bool) -> None:
+    files = card.source.files
+    if not files:
+        return
+    shown = files if all_files or len(files) <= _MOST_FILES else files[:_MOST_FILES]
+    _output.print_table(
+        "\nPublished files (~ size from the shape)",
+        ["file", ">size", "md5", "here"],
+        [[f.name, _output.size(f.size_bytes) if f.size_bytes
+          else "~" + _output.size(card.payload_bytes(f)), f.md5, states[f.name]] for f in shown],
+    )  # fmt: skip
+    if len(shown) < len(files):
+        typer.echo(f"and {len(files) - len(shown)} more: ups data info {card.key} --files")

@@ -1,0 +1,135 @@
+"""`ups data convert` and `ups data audit`: raw files into stores, and what is wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ups import paths
+from ups.cli import _output
+from ups.cli._options import Dataset, Json, Version
+from ups.errors import DataError, UsageError
+
+
+def convert(
+    dataset: Dataset,
+    raw: Annotated[
+        list[Path] | None,
+        typer.Option(help="Raw files or folders.", show_default="the dataset's raw folder"),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Take the first N trajectories of each file.")
+    ] = None,
+    trajectories: Annotated[
+        str | None,
+        typer.Option(metavar="FIRST:END", help="Take these places of each file, END left out."),
+    ] = None,
+    stride_x: Annotated[int, typer.Option(min=1, help="Keep every n-th grid point.")] = 1,
+    stride_t: Annotated[int, typer.Option(min=1, help="Keep every n-th frame.")] = 1,
+    version: Annotated[
+        str | None,
+        typer.Option(help="Name of the version.", show_default="derived, e.g. nu0.01-x4-t5"),
+    ] = None,
+    exclude_invalid: Annotated[
+        bool, typer.Option("--exclude-invalid", help="Keep NaN trajectories out of all splits.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes.", show_default="by size and cores")
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Convert share I of N only, for several machines."),
+    ] = None,
+    merge: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Make the version out of N shards.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a version that was made differently.")
+    ] = False,
+) -> None:
+    """Turn raw files into a trajectory store with splits and statistics.
+
+    Killed and run again, it continues where it was.
+    """
+    from ups import registry
+    from ups.data import convert as conversion
+
+    if shard and merge:
+        raise UsageError("--shard and --merge exclude each other")
+    card = registry.load_card(dataset)
+    places = _places(trajectories) if trajectories else None
+    options: dict[str, Any] = {
+        "recipe": conversion.Recipe(limit, stride_x, stride_t, exclude_invalid, places),
+        "version": version,
+    }
+    with _output.Bars() as bars:
+        bar = bars.of("convert")
+        if shard:
+            made = conversion.convert_shard(
+                card, raw or [], shard=_shard(shard), workers=workers, progress=bar, **options
+            )
+            text = f"{made.num_trajectories} trajectories of {dataset}/{made.version}"
+        elif merge:
+            merged = conversion.merge_shards(
+                card, raw or [], count=merge, force=force, progress=bar, **options
+            )
+            text = describe_conversion(merged)
+        else:
+            result = conversion.convert(
+                card, raw or [], force=force, workers=workers, progress=bar, **options
+            )
+            text = describe_conversion(result)
+    what = f"{text} -> {paths.display(made.folder)}" if shard else text
+    _output.summary("convert", what)
+
+
+def _places(text: str) -> tuple[int, int]:
+    first, colon, end = text.partition(":")
+    try:
+        return (int(first or 0), int(end)) if colon else (0, int(first))
+    except ValueError:
+        raise UsageError(f"--trajectories {text}: expected FIRST:END, for example 0:200") from None
+
+
+def _shard(text: str) -> tuple[int, int]:
+    index, slash, count = text.partition("/")
+    try:
+        return int(index), int(count) if slash else int("")
+    except ValueError:
+        raise UsageError(f"--shard {text}: expected I/N, for example 1/8") from None
+
+
+def describe_conversion(result: Any) -> str:
+    """One line on a converted version."""
+    store = result.store
+    counts = " / ".join(str(len(store.split(name))) for name in ("train", "valid", "test"))
+    return (
+        f"{'unchanged, reused: ' if result.reused else ''}{store.name}: "
+        f"{store.num_trajectories} x {store.num_frames} frames x {store.extent}, "
+        f"train / valid / test {counts} -> {paths.display(store.path)}"
+    )
+
+
+def audit(dataset: Dataset, version: Version = "latest", as_json: Json = False) -> None:
+    """Look for what is wrong: NaN, leaks, constant fields, changed bytes, wrong statistics."""
+    from ups import registry
+    from ups.data.versions import audit_store, open_store
+
+    store = open_store(dataset, version)
+    with _output.Bars() as bars:
+        findings = audit_store(store, registry.load_card(dataset), bars.of("audit"))
+    if as_json:
+        _output.print_json([vars(finding) for finding in findings])
+    else:
+        marks = {"ok": "[green]ok[/]", "note": "note", "warn": "[yellow]warn[/]",
+                 "fail": "[red]fail[/]"}  # fmt: skip
+        rows = [[marks[f.verdict], f.check, f.detail] for f in findings]
+        _output.print_table(f"{store.name}", ["", "check", "finding"], rows)
+    failed = [finding.check for finding in findings if finding.verdict == "fail"]
+    if failed:
+        raise DataError(
+            f"{store.path}: audit failed: {', '.join(failed)}",
+            hint=f"mend or replace the raw files, then: ups data convert {dataset} --force",
+        )
