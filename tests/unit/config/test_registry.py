@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import csv
 import math
+import re
+from collections import Counter
+from fnmatch import fnmatch
 
 import pytest
 import yaml
@@ -18,6 +21,22 @@ from ups.errors import ConfigError
 from ups.registry import Parameter, dataset_keys, load_card
 
 SHIPPED = sorted(paths.registry_dirs()[0].glob("*.yaml"))
+
+
+PDEBENCH = {
+    "advection1d": ("Advection", 8),
+    "burgers1d": ("Burgers", 12),
+    "reaction_diffusion1d": ("1D_ReacDiff", 36),
+    "diffusion_sorption1d": ("Diff_Sorp", 1),
+    "compressible_ns1d": ("1D_CFD", 12),
+    "compressible_ns2d": ("2D_CFD", 17),
+    "compressible_ns3d": ("3D_CFD", 8),
+    "navier_stokes2d": ("NS_Incom", 274),
+    "darcy2d": ("Darcy", 5),
+    "reaction_diffusion2d": ("2D_ReacDiff", 1),
+    "shallow_water2d": ("SWE", 1),
+}
+"""Our key -> the name in PDEBench's list of files, and how many files it has there."""
 
 
 @pytest.fixture
@@ -43,22 +62,110 @@ def test_every_shipped_card_is_valid_and_names_a_valid_config(path):
     assert load_experiment(card.config).data.dataset == card.key
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_every_published_file_has_a_url_an_md5_and_a_value_of_each_parameter(path):
-    card = load_card(path.stem)
-    assert card.source.files
+@pytest.mark.parametrize("key", PDEBENCH)
+def test_every_published_file_has_a_url_an_md5_and_its_parameters(key):
+    card = load_card(key)
     for file in card.source.files:
         assert file.url.startswith("https://darus.uni-stuttgart.de/api/access/datafile/")
-        assert len(file.md5) == 32
-        assert set(file.parameters) == set(card.parameter_names)
+        assert file.folder.endswith("/")
         for parameter in card.parameters:
-            assert abs(parameter.unit_interval(file.parameters[parameter.name])) <= 1 + 1e-12
-    for column in ("name", "url", "md5"):
+            if parameter.name in file.parameters:
+                value = file.parameters[parameter.name]
+                assert abs(parameter.unit_interval(value)) <= 1 + 1e-12
+    for column in ("name", "url"):
         values = [getattr(file, column) for file in card.source.files]
-        assert len(set(values)) == len(values)
+        assert len(set(values)) == len(values) == PDEBENCH[key][1]
 
 
-@pytest.mark.parametrize(("key", "pde"), [("burgers1d", "Burgers"), ("advection1d", "Advection")])
+@pytest.mark.parametrize("key", PDEBENCH)
+def test_md5_are_unique_but_for_the_known_pairs_of_navier_stokes(key):
+    counts = Counter(file.md5 for file in load_card(key).source.files)
+    assert sorted(set(counts.values())) == ([1, 2] if key == "navier_stokes2d" else [1])
+    assert list(counts.values()).count(2) == (24 if key == "navier_stokes2d" else 0)
+
+
+def test_the_known_issue_names_every_pair_of_equal_files():
+    card = load_card("navier_stokes2d")
+    numbers: dict[str, list[str]] = {}
+    for file in card.source.files:
+        number = re.fullmatch(r"ns_incom_inhom_2d_512-(\d+)\.h5", file.name)
+        assert number
+        numbers.setdefault(file.md5, []).append(number[1])
+    pairs = {"/".join(sorted(n, key=int)) for n in numbers.values() if len(n) > 1}
+    issue = next(issue for issue in card.known_issues if issue.id == "duplicate-files")
+    assert set(re.findall(r"\d+/\d+", issue.summary)) == pairs
+
+
+@pytest.mark.parametrize("name", ["eta0.1", "Eta1.e-8", "Eta1e-08", "Eta2.50"])
+def test_both_spellings_of_an_exponent_are_understood(name):
+    assert stated_in(name, "eta") == {"eta0.1": 0.1, "Eta2.50": 2.5}.get(name, 1e-8)
+
+
+@pytest.mark.parametrize("key", [key for key in PDEBENCH if load_card(key).parameters])
+def test_parameters_are_those_in_the_files_names(key):
+    card = load_card(key)
+    drawn = card.generator.drawn if card.generator else ()
+    checked = 0
+    for file in card.source.files:
+        train = file.variant.get("set", "train") == "train"
+        for parameter in card.parameters:
+            stated = stated_in(file.name, str(parameter.attribute)) if train else None
+            if stated is not None:
+                assert file.parameters[parameter.name] == stated, file.name
+                checked += 1
+            elif train:
+                assert parameter.name in drawn, file.name
+    names = len([p for p in card.parameters if p.name not in drawn])
+    files = [f for f in card.source.files if f.variant.get("set", "train") == "train"]
+    assert checked == names * len(files)
+
+
+def stated_in(name: str, attribute: str) -> float | None:
+    """The number that follows a parameter's name in a file's name: 1e-08, 1.e-8, 0.1."""
+    number = r"(\d+(?:\.\d*)?(?:e-?\d+)?)(?=_|\.hdf5|$)"
+    found = re.search(rf"(?:^|_|s_|w_){re.escape(attribute)}{number}", name, re.IGNORECASE)
+    return float(found[1]) if found else None
+
+
+@pytest.mark.parametrize("key", ["compressible_ns1d", "compressible_ns2d", "compressible_ns3d"])
+def test_variants_boundaries_and_points_are_those_in_the_files_names(key):
+    card = load_card(key)
+    for file in card.source.files:
+        if file.variant["set"] == "train":
+            assert f"_{file.variant['initial'].capitalize()}_" in file.name
+            assert f"_{file.variant['boundary']}_" in file.name
+            assert (file.boundary == "outflow") == ("_trans_" in file.name)
+            assert (file.points == (512, 512)) == ("_512_" in file.name)
+            assert file.variant.get("resolution", "") in file.name
+        else:
+            assert not file.parameters
+            assert "test-files-not-described" in {issue.id for issue in card.known_issues}
+
+
+@pytest.mark.parametrize("key", PDEBENCH)
+def test_the_default_conversion_takes_all_train_files_and_no_test_file(key):
+    source = load_card(key).source
+    if source.pattern is not None:
+        for file in source.files:
+            train = file.variant.get("set", "train") == "train"
+            assert fnmatch(file.name, source.pattern) == train, file.name
+            partial = file.name.replace(".h", ".first200.h")
+            assert fnmatch(partial, source.pattern) == train, partial
+
+
+@pytest.mark.parametrize("key", [key for key in PDEBENCH if load_card(key).generator])
+def test_a_generated_file_has_a_published_name(key):
+    card = load_card(key)
+    assert card.generator is not None
+    name = card.generator.file.format(**card.generator.parameters)
+    published = card.source.file(name)
+    assert published is not None
+    assert published.parameters == card.generator.parameters
+    undrawn = set(card.parameter_names) - set(card.generator.drawn)
+    assert undrawn == set(card.generator.parameters)
+
+
+@pytest.mark.parametrize(("key", "pde"), [(key, pde) for key, (pde, _) in PDEBENCH.items()])
 def test_cards_agree_with_pdebenchs_own_list_of_files(key, pde, shared_pdebench):
     with (shared_pdebench.parent / "reference" / "pdebench_files.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["PDE"] == pde]
@@ -66,6 +173,32 @@ def test_cards_agree_with_pdebenchs_own_list_of_files(key, pde, shared_pdebench)
     files = load_card(key).source.files
     assert {(file.name, file.url, file.folder, file.md5) for file in files} == published
     assert len(files) == len(rows) > 0
+
+
+def test_every_row_of_pdebenchs_list_of_files_belongs_to_a_card(shared_pdebench):
+    with (shared_pdebench.parent / "reference" / "pdebench_files.csv").open() as file:
+        kinds = Counter(row["PDE"] for row in csv.DictReader(file))
+    assert kinds == {pde: count for pde, count in PDEBENCH.values()}
+
+
+@pytest.mark.parametrize(
+    ("key", "issues"),
+    [
+        ("advection1d", {"issue 46": "beta", "": "same initial conditions"}),
+        ("burgers1d", {"issue 51": "x in (-1, 1)"}),
+        ("reaction_diffusion1d", {"issue 94": "float32"}),
+        ("diffusion_sorption1d", {"issue 61": "constant"}),
+        ("darcy2d", {"issue 39": "U-Net", "": "same coefficient fields"}),
+        ("navier_stokes2d", {"issue 31": "MD5"}),
+        ("compressible_ns1d", {"": "one entry more"}),
+        ("compressible_ns2d", {"": "one entry more"}),
+        ("compressible_ns3d", {"": "one entry more"}),
+    ],
+)
+def test_each_known_defect_is_on_its_card(key, issues):
+    found = load_card(key).known_issues
+    for reference, words in issues.items():
+        assert any(reference in i.reference and words in i.summary for i in found), words
 
 
 def test_the_size_of_a_published_file_follows_from_the_card():
