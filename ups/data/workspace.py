@@ -15,7 +15,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +29,6 @@ from ups.data.splits import EXCLUDED, divide, split_hash
 from ups.data.statistics import Moments, joined, pooled
 from ups.data.store import FORMAT
 from ups.data.units import Place, UnitRecord, written_digests
-from ups.errors import translated_os_errors
 from ups.files import flush
 
 
@@ -49,24 +49,22 @@ class Workspace:
     @classmethod
     def prepare(cls, folder: Path, plan: Plan) -> Workspace:
         """The work folder of a whole store, kept if it is of this plan, else made new."""
-        _keep_only_if(folder, plan.identity)
-        offsets = _lay_out(folder / "frame.h5", plan)
         values = folder / "values"
-        reserve(values, _end_of_values(plan, offsets) + 2 * _around(plan))
-        _sign(folder, plan.identity)
+        with _begun(folder, plan.identity):
+            offsets = _lay_out(folder / "frame.h5", plan)
+            reserve(values, _end_of_values(plan, offsets) + 2 * _around(plan))
         return cls(folder, plan, plan.units, Place(values, *offsets))
 
     @classmethod
     def prepare_shard(cls, folder: Path, plan: Plan, index: int, count: int) -> Workspace:
         """The work folder of shard `index` of `count`: plain values, no HDF5 around them."""
         identity = f"{plan.identity} {index} of {count}"
-        _keep_only_if(folder, identity)
         units = plan.share(index, count)
         rows = sum(len(unit) for unit in units)
         inputs = rows * plan.trajectory_bytes
         values = folder / "values"
-        reserve(values, inputs + rows * plan.input_bytes)
-        _sign(folder, identity)
+        with _begun(folder, identity):
+            reserve(values, inputs + rows * plan.input_bytes)
         return cls(folder, plan, units, Place(values, 0, inputs, units[0].row))
 
     @classmethod
@@ -113,11 +111,21 @@ def _around(plan: Plan) -> int:
     return 2**20 + 256 * plan.shape[0]
 
 
-def _keep_only_if(folder: Path, identity: str) -> None:
-    with translated_os_errors(folder, "writing"):
-        if folder.exists() and _signature(folder) != identity:
-            shutil.rmtree(folder)
-        (folder / "units").mkdir(parents=True, exist_ok=True)
+@contextmanager
+def _begun(folder: Path, identity: str) -> Iterator[None]:
+    """Keep a folder of this identity or make a new one, sign it after the block.
+
+    If there is no room for the values, nothing is left.
+    """
+    if folder.exists() and _signature(folder) != identity:
+        shutil.rmtree(folder)
+    (folder / "units").mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except (OSError, RuntimeError):
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    _sign(folder, identity)
 
 
 def _signature(folder: Path) -> str:
