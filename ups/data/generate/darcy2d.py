@@ -73,7 +73,8 @@ def draw_coefficients(seed: int, trajectories: range, grid: Grid) -> Float[Tenso
     bump_x = torch.exp(-((x - centre_x[:, :, None]) ** 2) / width)
     bump_y = torch.exp(-((y - centre_y[:, :, None]) ** 2) / width)
     height = torch.einsum("bkx,bky->bxy", bump_x, bump_y)
-    return torch.where(height > expected_height(), HIGH, LOW).double()
+    values = torch.tensor([LOW, HIGH], dtype=torch.float64)
+    return values[(height > expected_height()).long()]
 
 
 def expected_height() -> float:
