@@ -93,9 +93,13 @@ class RawPoints(Protocol):
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Translate what h5py and numpy raise when they meet a damaged or foreign file."""
+    """Translate what h5py and numpy raise when they meet a damaged or foreign file.
+
+    Values that overflow or are no numbers pass quietly: who checks them says where they are.
+    """
     try:
-        yield
+        with np.errstate(over="ignore", invalid="ignore"):
+            yield
     except MemoryError as error:
         raise DataError(
             f"{path}: one piece of it does not fit into memory",
@@ -142,7 +146,9 @@ def opening(path: Path) -> Iterator[h5py.File]:
 
 def dataset_of(group: h5py.Group, key: str, path: Path) -> h5py.Dataset:
     """The array under `key`, whole and inside this file, or an error that lists what is there."""
-    found = group.get(key)
+    found = None
+    if key in group:  # `get` would call an array missing that is there and damaged
+        found = group[key]
     if not isinstance(found, h5py.Dataset):
         raise DataError(
             f"{path}: no array '{_within(group, key)}', found {_names(group)}",

@@ -119,7 +119,7 @@ class PdebenchNsIncompressible:
         sizes = [self.num_trajectories, *[len(self.times)] * len(time), *map(len, self.coords)]
         shape = [len(range(n)[part]) for n, part in zip(sizes, selection, strict=True)]
         out = np.empty((*shape, num_channels), np.float32)
-        with reading(self.path), np.errstate(over="ignore"):
+        with reading(self.path):
             for array, channels in arrays:
                 for place, block in pieces(array, (*selection, slice(None))):
                     for channel, component in channels:

@@ -32,7 +32,7 @@ def fill(out: Array, dataset: h5py.Dataset, selection: tuple[slice, ...]) -> Non
         selection: One slice for each axis of the array, with a positive step.
     """
     for place, block in pieces(dataset, selection):
-        with np.errstate(over="ignore"):  # what does not fit float32 becomes inf, and is found
+        with np.errstate(over="ignore", invalid="ignore"):  # inf and NaN are found later
             out[place] = block
 
 
