@@ -11,7 +11,7 @@ from ups.data.layouts.base import RawTrajectories
 from ups.data.layouts.xarray_grid import XarrayGrid
 from ups.data.layouts.xarray_open import is_zarr
 from ups.errors import ConfigError, DataError, MissingExtraError
-from ups.registry import DatasetCard
+from ups.registry import DatasetCard, load_card
 
 xarray = pytest.importorskip("xarray")
 
@@ -317,3 +317,26 @@ def test_without_xarray_the_extra_is_named(tmp_path, monkeypatch):
         XarrayGrid(path, card())
     assert caught.value.exit_code == 7
     assert caught.value.hint == "pip install 'universal-physics-stack[climate]'"
+
+
+def test_the_shipped_card_reads_a_store_of_the_names_it_states(tmp_path):
+    shipped = load_card("era5_64x32")
+    north, east = -87.1875 + 5.625 * np.arange(32), 5.625 * np.arange(64)
+    flat, full = (("time", "longitude", "latitude"), (80, 64, 32)), ("longitude", "latitude")
+    aloft = (("time", "level", *full), np.full((80, 2, 64, 32), [[[[5.0]], [[6.0]]]], np.float32))
+    surface = ["2m_temperature", "10m_u_component_of_wind", "10m_v_component_of_wind",
+               "mean_sea_level_pressure"]  # fmt: skip
+    data = xarray.Dataset(
+        {name: (flat[0], np.full(flat[1], n, np.float32)) for n, name in enumerate(surface)}
+        | {"temperature": aloft, "geopotential": aloft}
+        | {n: (full, np.ones((64, 32))) for n in ("geopotential_at_surface", "land_sea_mask")},
+        coords={"latitude": north, "longitude": east, "level": [850, 500],
+                "time": ("time", 6 * np.arange(80), {"units": "hours since 1959-01-01"})},
+    )  # fmt: skip
+    path = write(data, tmp_path / "1959-64x32_equiangular_conservative.zarr")
+    reader = XarrayGrid(path, shipped)
+    found = reader.read(slice(0, 2), slice(0, 40))
+    assert found.shape == (2, 40, 32, 64, 6)
+    np.testing.assert_array_equal(found[0, 0, 0, 0], [0, 1, 2, 3, 5, 6])
+    assert reader.read_inputs(slice(0, 2)).shape == (2, 32, 64, 2)
+    reader.close()
