@@ -12,9 +12,9 @@ from ups.data.http import BeyondEndError, Http, Identity, WireError
 from ups.data.threads import each
 from ups.errors import DataError, UpsError
 
-_BLOCK = 128 * 2**10
-_AHEAD = 16  # blocks read beyond what is asked, while reading goes forward
-_CACHED = 128
+_BLOCK = 32 * 2**10
+_AHEAD = 64  # blocks read beyond what is asked, while reading goes forward
+_CACHED = 512
 _SEGMENT = 8 * 2**20
 
 Sink = Callable[[int, bytes], object]

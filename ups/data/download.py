@@ -139,9 +139,8 @@ def download(
         http = http or stack.enter_context(Http(connections=connections))
         folder = paths.raw_dir(card.key)
         if trajectories is not None:
-            _check_count(card, chosen, trajectories)
-        else:
-            _verify_present([Place(f, folder) for f in chosen], http, connections, progress, tell)
+            _check_count(chosen, trajectories)
+        _verify_present([Place(f, folder) for f in chosen], http, connections, progress, tell)
         plan = make_plan(card, chosen, http, trajectories=trajectories, connections=connections)
         for item in plan.items:
             if not item.exact and item.state != "verified":
@@ -215,7 +214,7 @@ def _needed(item: Item, trajectories: int | None) -> int:
     return max(0, item.size - item.place.part_bytes())
 
 
-def _check_count(card: DatasetCard, chosen: Sequence[RawFile], trajectories: int) -> None:
+def _check_count(chosen: Sequence[RawFile], trajectories: int) -> None:
     for file in chosen:
         if trajectories >= file.trajectories:
             raise UsageError(
@@ -317,6 +316,8 @@ def _fetch_whole(item: Item, http: Http, meter: _Meter, tell: Notice) -> Outcome
             notice=tell,
         )
         received = fetch.run()
+        for first in place.firsts():
+            tell(f"{first.name}: the whole file is here now, and conversion takes both: remove it")
         return Outcome(item.name, place.target, "fetched", place.target.stat().st_size, received)
 
 

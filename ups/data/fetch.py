@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from ups import paths
 from ups.data.http import BeyondEndError, Body, Http, Identity, WireError
@@ -156,7 +157,7 @@ class FileFetch:
         total = self._length(body.identity, known)
         with self.place.part.open("wb" if restart or not have else "r+b", buffering=0) as part:
             if not have:  # the part is empty by now: the journal never speaks of older bytes
-                self.place.write_journal(url, body.identity)
+                self.place.write_journal(url, replace(body.identity, total=total))
             part.seek(have)
             for chunk in body.chunks:
                 _write_all(part.fileno(), chunk)

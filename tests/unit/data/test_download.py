@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -91,6 +92,8 @@ FAULTS = {
     "announces too little": [Fault(announce=-500)],
     "says no length": [Fault(no_length=True)],
     "says no length and ends early": [Fault(no_length=True, cut=700)],
+    "says no length, then too little": [Fault(no_length=True, cut=9_999), Fault(drop=1),
+                                        Fault(ignore_range=True, announce=-7)],
     "knows no ranges": [Fault(drop=20_000), Fault(ignore_range=True)],
     "drops, no validators": [Fault(drop=20_000, no_validators=True)],
     "answers another range": [Fault(drop=20_000), Fault(shift=7)],
@@ -248,6 +251,25 @@ def test_no_byte_is_fetched_onto_a_disk_that_is_too_small(card, data, server, ht
     raw().parent.mkdir(parents=True, exist_ok=True)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=len(data)))
     download(card, http=http)
+
+
+def test_a_disk_that_fills_up_midway_is_one_line_and_the_part_goes_on(
+    card, data, server, http, monkeypatch
+):
+    written = os.write
+
+    def full(descriptor: int, piece: bytes) -> int:
+        if os.fstat(descriptor).st_size >= 20_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return written(descriptor, piece[:4096])
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ups.data.fetch.os.write", full)
+        with pytest.raises(DataError, match="writing failed: the disk is full"):
+            download(card, http=http)
+    (outcome,) = download(card, http=http)
+    assert outcome.received == len(data) - 20_480
+    assert_whole(card, data)
 
 
 def test_a_size_that_nobody_tells_is_said(card, data, server, http):
@@ -514,6 +536,14 @@ class TestFirstTrajectories:
         requests = len(server.log)
         (outcome,) = download(card, trajectories=3, http=http)
         assert (outcome.state, len(server.log)) == ("present", requests)
+
+    def test_a_whole_file_beside_them_is_told(self, card, http):
+        download(card, trajectories=3, http=http)
+        assert checksum_state(card, card.source.files[0]) == "partial"
+        lines: list[str] = []
+        download(card, http=http, notice=lines.append)
+        assert ".first3.hdf5: the whole file is here now" in lines[-1]
+        assert download(card, trajectories=4, http=http)[0].path == raw()
 
     def test_faults_are_outlived(self, card, data, server, http, tmp_path):
         server.faults[NAME] = [
