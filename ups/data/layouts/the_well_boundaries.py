@@ -59,8 +59,8 @@ def _axes_of(condition: Any, axes: tuple[str, ...], kind: str) -> list[str]:
     mask = condition.get("mask") if isinstance(condition, h5py.Group) else None
     if kind == "periodic" or not isinstance(mask, h5py.Dataset) or mask.ndim < len(named):
         return [axis for axis in named if axis in axes]
-    held = np.asarray(mask[()], dtype=bool)
-    held = held.reshape(-1, *held.shape[held.ndim - len(named) :]).any(axis=0)
+    stored = np.asarray(mask[()], dtype=bool)
+    held: Any = stored.reshape(-1, *stored.shape[stored.ndim - len(named) :]).any(axis=0)
     return [
         axis
         for place, axis in enumerate(named)

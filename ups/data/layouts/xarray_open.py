@@ -50,7 +50,7 @@ def open_dataset(path: Path) -> Any:
     engine = _engine(path)
     if engine == "h5netcdf":
         _check_root(path)
-    options = {"consolidated": False} if engine == "zarr" else {}
+    options: dict[str, Any] = {"consolidated": False} if engine == "zarr" else {}
     with foreign(path, "cannot be opened"):
         return xarray.open_dataset(
             path, engine=engine, cache=False, decode_timedelta=False, **options
