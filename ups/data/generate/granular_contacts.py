@@ -51,8 +51,8 @@ STEPS_PER_CONTACT = 20
 """Time steps in the shortest contact, that of the two smallest spheres without damping.
 
 The restitution of a small and a large sphere then comes out wrong by at most 5 % of itself at
-e = 0.3, 4 % at 0.6, 0.6 % at 0.9 and 0.1 % at 1, of sixteen collisions each, and half of that
-with half the step (benchmarks/generators_particles.py).
+e = 0.3, 4 % at 0.6, 0.6 % at 0.9 and 0.1 % at 1, of sixteen collisions each; the error falls
+in proportion to the step (benchmarks/generators_particles.py).
 """
 
 _SKIN = 0.25
