@@ -115,11 +115,12 @@ def describe_conversion(result: Any) -> str:
 def audit(dataset: Dataset, version: Version = "latest", as_json: Json = False) -> None:
     """Look for what is wrong: NaN, leaks, constant fields, changed bytes, wrong statistics."""
     from ups import registry
-    from ups.data.versions import audit_store, open_store
+    from ups.data import audit as auditing
+    from ups.data.versions import open_store
 
     store = open_store(dataset, version)
     with _output.Bars() as bars:
-        findings = audit_store(store, registry.load_card(dataset), bars.of("audit"))
+        findings = auditing.audit(store, registry.load_card(dataset), bars.of("audit"))
     if as_json:
         _output.print_json([vars(finding) for finding in findings])
     else:

@@ -20,6 +20,7 @@ import numpy as np
 from ups import files, paths
 from ups.data.layouts import open_raw
 from ups.data.plan import Plan, Recipe, Unit, check_version_name, make_plan
+from ups.data.points import PointStore
 from ups.data.sources import find_raw, without_duplicates
 from ups.data.store import TrajectoryStore, store_path
 from ups.data.units import UnitConverter, UnitRecord, copy_unit
@@ -38,7 +39,7 @@ _ALONE_BYTES = 256 * 2**20
 class Conversion:
     """A converted version, and whether it was there already."""
 
-    store: TrajectoryStore
+    store: TrajectoryStore | PointStore
     reused: bool
 
 
@@ -209,11 +210,11 @@ def _convert_points(
 ) -> Conversion:
     from ups.data.convert_points import convert_points
 
-    store, reused = convert_points(
+    made = convert_points(
         card, find_raw(card, raw), recipe=recipe, version=version, force=force,
         workers=workers or 1, progress=progress,
     )  # fmt: skip
-    return Conversion(store, reused)
+    return Conversion(made.store, made.reused)
 
 
 def _same_origin(target: Path, plan: Plan) -> bool:

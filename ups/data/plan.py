@@ -223,8 +223,9 @@ def version_name(
         sources: Anything with `path` and `parameters` (trajectory, parameter).
     """
     published = [card.source.file(source.path.name) for source in sources]
-    labels = {tuple(sorted(file.variant.items())) if file else () for file in published}
-    parts = [value for _, value in labels.pop()] if len(labels) == 1 else []
+    labels = {tuple(file.variant.items()) if file else () for file in published}
+    alike = labels.pop() if len(labels) == 1 else ()
+    parts = [value for item in alike if item != ("set", "train") for value in item[1:]]
     for index, parameter in enumerate(card.parameters):
         values = np.unique(np.concatenate([np.unique(s.parameters[:, index]) for s in sources]))
         if parameter.name in _drawn(card, sources):

@@ -1,8 +1,7 @@
-"""Converted versions of any kind of dataset: listing, opening and auditing them."""
+"""Converted versions of any kind of dataset: listing and opening them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,10 +9,8 @@ from ups import paths
 from ups.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
-    from ups.data.audit import Finding
     from ups.data.points import PointStore
     from ups.data.store import TrajectoryStore
-    from ups.registry import DatasetCard
 
 _SUFFIXES = (".h5", ".zarr")
 
@@ -67,20 +64,3 @@ def _source_of(dataset: str) -> str:
     from ups.registry import load_card
 
     return how_to_get(load_card(dataset))
-
-
-def audit_store(
-    store: TrajectoryStore | PointStore,
-    card: DatasetCard,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[Finding]:
-    """The audit of the store's kind."""
-    from ups.data.store import TrajectoryStore
-
-    if isinstance(store, TrajectoryStore):
-        from ups.data.audit import audit
-
-        return audit(store, card, progress)
-    from ups.data.audit_points import audit_points
-
-    return audit_points(store, card, progress)
