@@ -48,8 +48,8 @@ GeneratorKind = Literal[
 class Pde(Config):
     """The equation, its name across datasets, and what it keeps."""
 
-    family: str = Field(description="Name shared by all datasets of this equation.")
-    equation: str
+    family: str = Field("", description="Name shared by all datasets of this equation.")
+    equation: str = ""
     notes: str = ""
     conserved: tuple[str, ...] = Field((), description="Fields whose spatial mean is constant.")
     symmetries: tuple[Symmetry, ...] = Field(
@@ -76,7 +76,7 @@ class Axis(Config):
 class Discretisation(Config):
     """How space is sampled."""
 
-    kind: Literal["grid", "mesh", "particles"]
+    kind: Literal["grid", "mesh", "particles"] = "grid"
     axes: tuple[Axis, ...]
     centring: Literal["cell", "node"] = "cell"
     nodes: tuple[PositiveInt, PositiveInt] | None = Field(
@@ -111,7 +111,7 @@ class FieldSpec(Config):
     """
 
     name: str
-    description: str
+    description: str = ""
     unit: str = "1"
     normalisation: Literal["rms", "standard"] = Field(
         "rms",
@@ -129,8 +129,8 @@ class Parameter(Config):
     """One PDE parameter of a trajectory."""
 
     name: str
-    symbol: str
-    description: str
+    symbol: str = ""
+    description: str = ""
     unit: str = "1"
     range: tuple[float, float]
     scale: Literal["linear", "log"] = "linear"
@@ -163,7 +163,7 @@ class RawFile(Config):
     md5: Md5
     folder: str = Field("", description="Folder in the publisher's tree.")
     size_bytes: PositiveInt | None = Field(None, description="Exact, where it is known.")
-    trajectories: PositiveInt
+    trajectories: PositiveInt | None = Field(None, description="How many, where it is known.")
     parameters: dict[str, float] = Field(default_factory=dict)
     variant: dict[str, str] = Field(
         default_factory=dict, description="What sets it apart beside parameters: initial: shock."
@@ -175,10 +175,10 @@ class RawFile(Config):
 class Source(Config):
     """Who published the data, under what terms, and how to cite it."""
 
-    name: str
-    doi: str
-    licence: str
-    citation: str
+    name: str = ""
+    doi: str | None = None
+    licence: str = "not stated"
+    citation: str = "not stated"
     layout: Layout = Field(description="Reader in ups/data/layouts.")
     pattern: str | None = Field(
         None,
@@ -212,8 +212,9 @@ class Splits(Config):
     """How trajectories are kept apart."""
 
     test: Literal["first_tenth", "last_tenth", "by_folder"] = Field(
+        "last_tenth",
         description="PDEBench's test split: the first or last 10 % of every file. 'by_folder': "
-        "the publisher's own splits, in folders named train, valid and test."
+        "the publisher's own splits, in folders named train, valid and test.",
     )
     valid: Literal["drawn", "last"] = Field(
         "drawn",
@@ -221,13 +222,14 @@ class Splits(Config):
         "that follow one another in time.",
     )
     valid_fraction: Annotated[float, Field(gt=0, lt=0.5)] = Field(
-        description="Share of all groups carved out of the training part for validation."
+        0.1, description="Share of all groups carved out of the training part for validation."
     )
     seed: NonNegativeInt = 0
     kept_apart_by: Literal["initial_condition", "coefficient", "trajectory", "content"] = Field(
+        "trajectory",
         description="'initial_condition' or 'coefficient': position in the file names it, across "
         "all files; 'trajectory': every trajectory stands alone; 'content': trajectories with the "
-        "same values count as one, and those that are also in the test split are left out."
+        "same values count as one, and those that are also in the test split are left out.",
     )
 
 
@@ -256,9 +258,9 @@ class DatasetCard(Config):
     """Identity, physics, layout and history of one dataset."""
 
     key: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    title: str
-    description: str
-    pde: Pde
+    title: str = ""
+    description: str = ""
+    pde: Pde = Pde()
     discretisation: Discretisation
     time: Time
     fields: Annotated[tuple[FieldSpec, ...], Field(min_length=1)]
@@ -267,11 +269,11 @@ class DatasetCard(Config):
     )
     parameters: tuple[Parameter, ...] = ()
     source: Source
-    splits: Splits
+    splits: Splits = Splits()
     known_issues: tuple[KnownIssue, ...] = ()
     generator: Generator | None = None
     artefacts: tuple[Artefact, ...] = ()
-    config: str = Field(description="Default experiment in configs/.")
+    config: str = Field("base.yaml", description="Default experiment in configs/.")
 
     @model_validator(mode="after")
     def _names_agree(self) -> DatasetCard:
@@ -307,8 +309,10 @@ class DatasetCard(Config):
     def periodic(self) -> tuple[bool, ...]:
         return tuple(axis.boundary == "periodic" for axis in self.discretisation.axes)
 
-    def payload_bytes(self, file: RawFile) -> int:
-        """Bytes of the field values in a published file, float32, headers left out."""
+    def payload_bytes(self, file: RawFile) -> int | None:
+        """Bytes of the values in a published file, float32, headers left out; None if unknown."""
+        if file.trajectories is None:
+            return None
         points = math.prod(file.points or (axis.points or 1 for axis in self.discretisation.axes))
         values = self.time.frames * len(self.fields) + len(self.inputs)
         return 4 * file.trajectories * points * values

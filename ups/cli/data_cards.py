@@ -67,8 +67,8 @@ def info(
 
 def _facts(card: Any) -> list[tuple[str, str]]:
     return [
-        ("title", card.title),
-        ("about", card.description),
+        ("title", card.title or card.key),
+        *([("about", card.description)] if card.description else []),
         ("equation", card.pde.equation + (f"   ({card.pde.notes})" if card.pde.notes else "")),
         ("domain", _domain(card)),
         ("published" if card.source.files else "size", _published(card)),
@@ -76,7 +76,7 @@ def _facts(card: Any) -> list[tuple[str, str]]:
         *([("inputs", "; ".join(_field(field) for field in card.inputs))] if card.inputs else []),
         *[(p.name, _parameter(p, card)) for p in card.parameters],
         ("splits", _splits_in_words(card)),
-        ("source", f"{card.source.name}" + (f", doi {card.source.doi}" if card.source.doi else "")),
+        ("source", ", doi ".join(filter(None, (card.source.name, card.source.doi))) or "your own"),
         ("licence", card.source.licence),
         ("cite", card.source.citation),
         *[("issue", _issue(issue)) for issue in card.known_issues],
@@ -123,7 +123,7 @@ def _published(card: Any) -> str:
     if disc.kind != "grid":
         points = "nodes" if disc.kind == "mesh" else "particles"
         points = f"{disc.nodes[0]} to {disc.nodes[1]} {points}" if disc.nodes else points
-    counts = sorted({file.trajectories for file in card.source.files})
+    counts = sorted({f.trajectories for f in card.source.files if f.trajectories})
     each = f"{' or '.join(map(str, counts))} trajectories a file, " if counts else ""
     step = f", dt {card.time.step:g}{_unit(card.time.unit)}" if card.time.step else ""
     return f"{each}{points}, {card.time.frames} frame{'s' * (card.time.frames > 1)}{step}"
@@ -159,6 +159,13 @@ def _print_version(dataset: str, name: str) -> None:
     _output.print_table("", ["field", ">mean", ">std", ">rms", ">min", ">max"], rows)
 
 
+def _size(card: Any, file: Any) -> str:
+    if file.size_bytes:
+        return _output.size(file.size_bytes)
+    payload = card.payload_bytes(file)
+    return f"~{_output.size(payload)}" if payload else "unknown"
+
+
 def _print_files(card: Any, states: Mapping[str, str], all_files: bool) -> None:
     files = card.source.files
     if not files:
@@ -167,8 +174,7 @@ def _print_files(card: Any, states: Mapping[str, str], all_files: bool) -> None:
     _output.print_table(
         "\nPublished files (~ size from the shape)",
         ["file", ">size", "md5", "here"],
-        [[f.name, _output.size(f.size_bytes) if f.size_bytes
-          else "~" + _output.size(card.payload_bytes(f)), f.md5, states[f.name]] for f in shown],
+        [[f.name, _size(card, f), f.md5, states[f.name]] for f in shown],
     )  # fmt: skip
     if len(shown) < len(files):
         typer.echo(f"and {len(files) - len(shown)} more: ups data info {card.key} --files")

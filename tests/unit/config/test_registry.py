@@ -59,7 +59,8 @@ def card_file(home):
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_card_is_valid_and_names_a_valid_config(path):
     card = load_card(path.stem)
-    assert load_experiment(card.config).data.dataset == card.key
+    dataset = load_experiment(card.config).data.dataset
+    assert dataset == card.key or card.discretisation.kind != "grid"
 
 
 @pytest.mark.parametrize("key", PDEBENCH)
