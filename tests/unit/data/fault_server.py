@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import socket
 import threading
@@ -21,7 +22,7 @@ from ups.registry import DatasetCard, load_card
 
 ROOT = Path(__file__).resolve().parents[3]
 
-_CHUNK = 4096
+_CHUNK = 16384
 _HELD_SECONDS = 20.0
 
 
@@ -108,6 +109,11 @@ class FaultServer:
             return self.always or (None if probe else self.choose(path, start, stop))
 
 
+@functools.lru_cache(maxsize=64)
+def _etag(data: bytes) -> str:
+    return f'"{hashlib.md5(data).hexdigest()}"'
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Any
@@ -149,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _file(self, world: FaultServer, path: str, data: bytes, asked: Asked, fault: Fault) -> None:
-        etag = f'"{hashlib.md5(data).hexdigest()}"'
+        etag = _etag(data)
         wanted = asked.range
         if fault.ignore_range or asked.headers.get("if-range", etag) != etag:
             wanted = None
@@ -171,20 +177,26 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.send_header("Content-Length", str(max(0, stop - start + fault.announce)))
         self.end_headers()
-        self._body(world, bytearray(data), start, stop, asked, fault)
+        self._body(world, memoryview(data), start, stop, asked, fault)
         if fault.change is not None:
             world.files[path] = fault.change
 
     def _body(
-        self, world: FaultServer, data: bytearray, start: int, stop: int, asked: Asked, fault: Fault
+        self,
+        world: FaultServer,
+        data: memoryview,
+        start: int,
+        stop: int,
+        asked: Asked,
+        fault: Fault,
     ) -> None:
-        if fault.flip is not None:
-            data[fault.flip] ^= 0xFF
         stop += min(0, fault.announce) - fault.cut
         ends = [start + n for n in (fault.drop, fault.stall) if n is not None]
         upto = min([stop, *ends])
         for at in range(start, upto, _CHUNK):
-            piece = data[at : min(at + _CHUNK, upto)]
+            piece = bytearray(data[at : min(at + _CHUNK, upto)])
+            if fault.flip is not None and at <= fault.flip < at + len(piece):
+                piece[fault.flip - at] ^= 0xFF
             self.wfile.write(piece)
             asked.sent += len(piece)
         if fault.stall is not None and upto < stop:
