@@ -68,8 +68,9 @@ def solve(task: Task) -> Solution:
 
     From frame 0 of a file that PDEBench's generator made (5 trajectories) ours differs from it,
     relative L2 over a trajectory, by 1.44e-2 in the mean and 1.49e-2 at worst. That is the file's
-    error in time: Runge-Kutta 4(5) with SciPy's default tolerances repeats the file to 2e-8, and
-    with 100 times smaller ones it agrees with ours to 2e-5. Its states are rough near x = 0 for
+    error in time: Runge-Kutta 4(5) with SciPy's default tolerances comes back to the file (to 2e-8,
+    or to 1e-3 where terms are added in another order), and with 100 times smaller ones it agrees
+    with ours to 2e-5, not with the file. The file's states are rough near x = 0 for
     the same reason.
 
     Shape:
