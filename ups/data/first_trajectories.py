@@ -155,7 +155,7 @@ class _Copy:
 
     def _first_groups(self, names: list[str]) -> list[str]:
         # By their names: opening all ten thousand would fetch a block of the file for each.
-        numbered = [name for name in names if re.fullmatch(r"\D*\d+", name)]
+        numbered = sorted((name for name in names if re.fullmatch("[0-9]+", name)), key=int)
         kept = set(numbered[: self.count])
         known = set(numbered)
         self.cut = len(kept)

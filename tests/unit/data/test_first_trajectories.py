@@ -137,6 +137,17 @@ def test_the_first_groups(tmp_path, first, options):
     assert received < path.stat().st_size / 2  # small groups: their headers weigh much
 
 
+def test_groups_count_by_their_numbers_and_the_rest_is_kept(tmp_path, first):
+    path = tmp_path / "points.h5"
+    with h5py.File(path, "w") as file:
+        file["time"] = values(7)
+        for number in range(12):
+            file[f"{number}/coords"] = values(50, 2)
+    copy, _ = first(path, 11, "points")
+    with h5py.File(copy) as made:
+        assert set(made) == {"time", *(str(number) for number in range(11))}
+
+
 def test_the_wells_layout(tmp_path, first):
     path = tmp_path / "well.hdf5"
     with h5py.File(path, "w") as file:
