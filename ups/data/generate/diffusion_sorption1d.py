@@ -79,8 +79,8 @@ def solve(task: Task) -> Solution:
         DataError: A solution did not stay finite.
     """
     (axis,) = task.grid.axes
-    values = torch.tensor([_initial_value(task.seed, i) for i in task.trajectories])
-    initial = values.to(task.device, task.dtype)[:, None].repeat(1, axis.points)
+    values = np.array([_initial_value(task.seed, number) for number in task.trajectories])
+    initial = torch.from_numpy(values).to(task.device, task.dtype)[:, None].repeat(1, axis.points)
     fields = solve_diffusion_sorption1d(initial, times=task.grid.times, length=axis.length)
     require_finite(fields, task.trajectories, "diffusion-sorption")
     return Solution(fields[..., None])
