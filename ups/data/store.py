@@ -11,7 +11,8 @@
     /sha256                     (trajectory, 32) uint8: of its fields, then its inputs
     /statistics/<name>          (channel,) float64: mean, std, rms, min, max of the training split
     /input_statistics/<name>    (input,) float64
-    attrs: format, metadata (JSON of `StoreMetadata`)
+    /metadata                   JSON of `StoreMetadata`, as bytes
+    attrs: format
 
 `fields` is contiguous and uncompressed, so a window is one seek in a memory map: docs/adr/0002.
 Meshes and particles have a store of their own: `ups.data.points`.
@@ -217,20 +218,36 @@ class TrajectoryStore:
 
 
 def _metadata(file: h5py.File, path: Path) -> StoreMetadata:
-    found = file.attrs.get("format")
+    found = _text(file.attrs.get("format"))
     if found != FORMAT:
-        old = isinstance(found, str) and found.startswith("ups-trajectories-")
+        old = found.startswith("ups-trajectories-")
         raise DataError(
             f"{path}: " + (f"written by another version of ups ({found}), this one reads {FORMAT}"
                            if old else f"not a trajectory store of format '{FORMAT}'"),
             hint="ups data convert --force",
         )  # fmt: skip
     try:
-        return StoreMetadata.from_json(str(file.attrs["metadata"]))
+        return StoreMetadata.from_json(dataset_of(file, "metadata", path)[()].tobytes().decode())
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path}: its metadata cannot be read: {error}", hint="ups data convert --force"
         ) from error
+
+
+def write_metadata(file: h5py.File, metadata: StoreMetadata) -> None:
+    """Sign a store as of this format.
+
+    As plain bytes: HDF5 keeps texts of any length in a heap, and reading a damaged heap can hang.
+    """
+    file["metadata"] = np.frombuffer(metadata.to_json().encode(), np.uint8)
+    file.attrs["format"] = np.bytes_(FORMAT)
+
+
+def _text(attribute: Any) -> str:
+    """An attribute of fixed-length text; of another kind, whatever it prints as."""
+    if isinstance(attribute, bytes):
+        return attribute.decode(errors="replace")
+    return str(attribute)
 
 
 def _mapped(array: h5py.Dataset, path: Path) -> Array:

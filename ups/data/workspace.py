@@ -27,7 +27,7 @@ from ups.data.bulk import create_contiguous, reserve
 from ups.data.plan import Array, Plan, Unit
 from ups.data.splits import EXCLUDED, divide, split_hash
 from ups.data.statistics import Moments, joined, pooled
-from ups.data.store import FORMAT
+from ups.data.store import write_metadata
 from ups.data.units import Place, UnitRecord, written_digests
 from ups.files import flush
 
@@ -199,8 +199,7 @@ def _write_frame(frame: Path, plan: Plan, records: Iterable[UnitRecord]) -> None
     with h5py.File(frame, "r+") as file:
         for name, array in arrays.items():
             file[name] = array
-        file.attrs["metadata"] = metadata.to_json()
-        file.attrs["format"] = FORMAT
+        write_metadata(file, metadata)
 
 
 def data_sha256(digests: Array) -> str:

@@ -137,8 +137,9 @@ def test_invalid_values_in_a_split_are_found(converted, card):
     path = converted(spoil, exclude_invalid=True).path
     with h5py.File(path, "a") as file:
         file["split"][7] = 1
-        text = file.attrs["metadata"].replace('"excluded": [7]', '"excluded": []')
-        file.attrs["metadata"] = text
+        text = file["metadata"][()].tobytes().replace(b'"excluded": [7]', b'"excluded": []')
+        del file["metadata"]
+        file["metadata"] = np.frombuffer(text, np.uint8)
     assert "finite" in failed(TrajectoryStore(path), card)
 
 
@@ -153,6 +154,69 @@ def test_a_parameter_outside_the_cards_range_is_found(converted, card):
     narrow = card.parameters[0].model_copy(update={"range": (2.0, 7.0)})
     other = card.model_copy(update={"parameters": (narrow,)})
     assert verdicts(converted(), other)["parameters"].verdict == "warn"
+
+
+def test_the_damaged_trajectory_is_named(converted, card):
+    path = converted().path
+    with h5py.File(path, "a") as file:
+        file["fields"][13, 2] += 1
+    assert "trajectory 13" in verdicts(TrajectoryStore(path), card)["bytes"].detail
+
+
+@pytest.mark.parametrize(("copy", "verdict"), [((3, 4), "note"), ((0, 12), "fail")])
+def test_equal_trajectories_are_a_note_in_one_split_and_a_failure_across_two(
+    converted, card, copy, verdict
+):
+    def repeat(tensor):
+        tensor[copy[0]] = tensor[copy[1]]
+
+    store = converted(repeat)
+    splits = store.splits[list(copy)]
+    assert (splits[0] == splits[1]) == (verdict == "note"), splits
+    assert verdicts(store, card)["duplicates"].verdict == verdict
+
+
+def test_copies_of_test_trajectories_are_left_out_where_content_divides(converted, card):
+    def repeat(tensor):
+        tensor[12] = tensor[0]
+
+    by_content = card.splits.model_copy(update={"kept_apart_by": "content"})
+    card = card.model_copy(update={"splits": by_content})
+    tensor_store = converted(repeat)  # made by the card's own rule
+    assert "duplicates" in failed(tensor_store, card)
+    raw = tensor_store.path.parents[3] / "raw.hdf5"
+    store = convert(card, [raw], version="content").store
+    found = verdicts(store, card)
+    assert found["duplicates"].verdict == "note"
+    assert "1 left out" in found["duplicates"].detail
+    assert {f.verdict for f in found.values()} <= {"ok", "note"}
+
+
+@pytest.mark.parametrize("key", ["time", "coords/x"])
+def test_coordinates_that_turn_back_are_found(converted, card, key):
+    path = converted().path
+    with h5py.File(path, "a") as file:
+        file[key][3] = file[key][5]
+    assert "coordinates" in failed(TrajectoryStore(path), card)
+
+
+def test_a_field_that_must_be_positive_and_is_not_is_found(converted, card):
+    positive = card.fields[0].model_copy(update={"positive": True})
+    other = card.model_copy(update={"fields": (positive,)})
+    assert "positivity" in failed(converted(), other)
+
+
+def test_states_shared_between_files_are_noted_and_kept_in_one_split(
+    tmp_path, advected, write_raw, card
+):
+    raws = []
+    for beta in (1.0, 2.0):
+        name = tmp_path / f"1D_Advection_Sols_beta{beta}.hdf5"
+        raws.append(write_raw(name, advected(20, 11, 32, beta, 0), {"beta": beta}))
+    found = verdicts(convert(card, raws, version="both").store, card)
+    assert found["between files"].verdict == "note"
+    assert "20 trajectories" in found["between files"].detail
+    assert found["leaks"].verdict == "ok"
 
 
 def test_pdebenchs_own_file_passes(shared_pdebench):
