@@ -66,11 +66,17 @@ class Axis(Config):
     name: str
     bounds: tuple[float, float]
     unit: str = "1"
-    boundary: Boundary
+    boundary: Boundary = Field(description="At both ends, or at the lower one.")
+    upper_boundary: Boundary | None = Field(None, description="At the upper end, if it differs.")
     points: PositiveInt | None = Field(
         None, description="Grid points of the published files; none on meshes and for particles."
     )
     raw: str | None = Field(None, description="Its name in the raw file, where that differs.")
+
+    @property
+    def boundaries(self) -> str:
+        """`periodic`, or `dirichlet/robin` where the ends differ."""
+        return f"{self.boundary}/{self.upper_boundary}" if self.upper_boundary else self.boundary
 
 
 class Discretisation(Config):

@@ -85,7 +85,7 @@ def _facts(card: Any) -> list[tuple[str, str]]:
 
 def _domain(card: Any) -> str:
     return ", ".join(
-        f"{a.name} in ({a.bounds[0]:g}, {a.bounds[1]:g}){_unit(a.unit)} {a.boundary}"
+        f"{a.name} in ({a.bounds[0]:g}, {a.bounds[1]:g}){_unit(a.unit)} {a.boundaries}"
         for a in card.discretisation.axes
     )
 

@@ -185,7 +185,7 @@ def _item(card: DatasetCard, place: Place, trajectories: int | None) -> Item:
         card.source.layout,
         card.num_dims,
         state,
-        file.size_bytes or card.payload_bytes(file),
+        file.size_bytes or card.payload_bytes(file) or 0,
         file.size_bytes is not None,
     )
 
@@ -209,14 +209,15 @@ def _ask_size(item: Item, http: Http) -> None:
 
 
 def _needed(item: Item, trajectories: int | None) -> int:
-    if trajectories is not None:
-        return item.size * trajectories // item.place.file.trajectories
+    held = item.place.file.trajectories
+    if trajectories is not None and held:
+        return item.size * trajectories // held
     return max(0, item.size - item.place.part_bytes())
 
 
 def _check_count(chosen: Sequence[RawFile], trajectories: int) -> None:
     for file in chosen:
-        if trajectories >= file.trajectories:
+        if file.trajectories and trajectories >= file.trajectories:
             raise UsageError(
                 f"--trajectories {trajectories}: {file.name} holds {file.trajectories}",
                 hint="leave the option out to fetch whole files, which are also MD5-verified",

@@ -194,7 +194,7 @@ def _values(card: DatasetCard, name: str) -> list[float | str]:
 
 
 def _matches(file: RawFile, wanted: dict[str, list[str]]) -> bool:
-    labels = {**file.parameters, **file.variant}
+    labels: dict[str, float | str] = {**file.parameters, **file.variant}
     return all(name in labels and any(_same(value, labels[name]) for value in values)
                for name, values in wanted.items())  # fmt: skip
 

@@ -272,7 +272,7 @@ def _boundaries(card: DatasetCard, sources: Sequence[RawTrajectories]) -> tuple[
     for source in sources:
         file = card.source.file(source.path.name)
         own = file.boundary if file else None
-        found.add(tuple(own or axis.boundary for axis in card.discretisation.axes))
+        found.add(tuple(own or axis.boundaries for axis in card.discretisation.axes))
     if len(found) > 1:
         raise DataError(
             f"{card.key}: files of different boundary conditions: "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -29,7 +30,8 @@ def find_raw(card: DatasetCard, raw: Sequence[Path] = ()) -> list[Path]:
         with translated_os_errors(place, "reading"):
             if _is_folder_of_files(place):
                 os.scandir(place).close()  # rglob would pass over a folder that may not be read
-                found += sorted(_inside(place, raw_pattern(card)), key=lambda p: p.name)
+                inside = sorted(_inside(place, raw_pattern(card)), key=lambda p: p.name)
+                found += _without_parts_of_others(inside)
             elif place.exists() or raw:
                 found.append(place)
     if not found:
@@ -113,6 +115,19 @@ def _is_folder_of_files(place: Path) -> bool:
 
 def _is_zarr(place: Path) -> bool:
     return any((place / name).is_file() for name in ("zarr.json", ".zgroup", ".zmetadata"))
+
+
+def _without_parts_of_others(found: Sequence[Path]) -> list[Path]:
+    """Leave out a file of first trajectories where the whole file, or more of it, is there."""
+    most: dict[tuple[Path, str], tuple[float, Path]] = {}
+    for path in found:
+        match = re.search(r"\.first(\d+)(?=\.)", path.name)
+        whole = path.name.replace(match[0], "") if match else path.name
+        count = float(match[1]) if match else float("inf")
+        key = (path.parent, whole)
+        if key not in most or count > most[key][0]:
+            most[key] = (count, path)
+    return [path for _, path in most.values()]
 
 
 def _inside(place: Path, pattern: str) -> Iterator[Path]:

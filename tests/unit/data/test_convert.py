@@ -199,6 +199,14 @@ def test_raw_files_are_found_in_the_datasets_folder_by_their_names(card, home, w
     assert [path.name[-10:] for path in find_raw(card)] == ["beta1.hdf5", "beta4.hdf5"]
 
 
+def test_first_trajectories_do_not_count_beside_the_whole_file(card, home, write_raw, tensor):
+    folder = home / "data/advection1d/raw"
+    for name in ("beta1.0.first4", "beta1.0.first9", "beta1.0", "beta2.0.first4", "beta2.0.first9"):
+        write_raw(folder / f"1D_Advection_Sols_{name}.hdf5", tensor, {"beta": float(name[4:7])})
+    found = [path.name.removeprefix("1D_Advection_Sols_") for path in find_raw(card)]
+    assert found == ["beta1.0.hdf5", "beta2.0.first9.hdf5"]
+
+
 def test_without_raw_files_the_hint_makes_some(card):
     with pytest.raises(DataError, match="no raw file named 1D_Advection_Sols_beta") as caught:
         convert(card)

@@ -20,7 +20,7 @@ def graded_steps(
         least: Allowed whatever time has passed; positive.
         most: Never exceeded.
     """
-    steps = []
+    steps: list[float] = []
     while now < end:
         step = min(max(share * now, least), most)
         left = math.ceil((end - now) / step - 1e-9)
