@@ -27,7 +27,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-_LIMIT_S = 60
+_LIMIT_S = 20
 Mutation = Callable[[Path, random.Random], None]
 
 
@@ -206,7 +206,8 @@ def make_bases(home: Path) -> list[Base]:
         static = card.time.step is None
         raw = generate(
             card, parameters=card.generator.parameters if card.generator else {},
-            num_trajectories=4, seed=0, out_dir=home / "raw" / key, points=200 if "mesh" in key else 32,
+            num_trajectories=4, seed=0, out_dir=home / "raw" / key,
+            points=200 if "mesh" in key else 32,
             frames=None if static else 4,
         )  # fmt: skip
         versions = home / "data" / key

@@ -127,6 +127,13 @@ class PointStore:
         return np.diff(self._offsets["nodes"])
 
     @property
+    def extent(self) -> str:
+        """What a frame consists of, in words: `420 to 1100 nodes`."""
+        least, most = int(self.node_counts.min()), int(self.node_counts.max())
+        what = "nodes" if self.kind == "mesh" else "particles"
+        return f"{least} {what}" if least == most else f"{least} to {most} {what}"
+
+    @property
     def mapped(self) -> bool:
         """Whether all values are read through memory maps, without zarr."""
         return all(array.mapped for array in self._bulk.values())

@@ -218,7 +218,7 @@ def test_the_size_of_a_published_file_follows_from_the_card():
          r"parameters.0.ranges: unknown key \(did you mean 'range'"),
         (lambda c: c["generator"].update(parameter={}),
          r"generator.parameter: unknown key \(did you mean 'parameters'"),
-        (lambda c: c.pop("title"), "title: required key is missing"),
+        (lambda c: c.pop("fields"), "fields: required key is missing"),
         (lambda c: c["source"]["files"][0].pop("md5"), "source.files.0.md5: required"),
         (lambda c: c["time"].update(frames="many"), "time.frames: .*found 'many'"),
         (lambda c: c["source"]["files"][0].update(md5="abc"), "source.files.0.md5: .*'abc'"),

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from typer.testing import CliRunner
 
-from ups.data.convert import convert
+from ups.cli.main import app
 from ups.data.layouts import open_raw, open_raw_points
-from ups.registry import DatasetCard
+from ups.data.versions import open_store
+from ups.registry import load_card
 
 DOC = Path(__file__).resolve().parents[3] / "docs" / "add-your-own-dataset.md"
 BLOCK = re.compile(r"```(python|yaml)\n(.*?)```", re.DOTALL)
@@ -22,38 +24,18 @@ EXAMPLES = {
 }
 
 
-def completed(content):
-    """A card with the defaults that the registry is to have; those it has are left to it."""
-    defaults = {
-        DatasetCard: {
-            "title": "", "description": "", "config": "base.yaml",
-            "pde": {"family": content["key"], "equation": ""}, "splits": {},
-        },
-        "discretisation": {"kind": "grid"},
-        "source": {"name": "", "doi": "", "licence": "", "citation": ""},
-        "splits": {"test": "last_tenth", "valid_fraction": 0.1, "kept_apart_by": "trajectory"},
-    }  # fmt: skip
-    whole = defaults.pop(DatasetCard) | content
-    for part, values in defaults.items():
-        whole[part] = values | whole[part]
-    for field in (*whole["fields"], *whole.get("inputs", ())):
-        field.setdefault("description", "")
-    for parameter in whole.get("parameters", ()):
-        parameter.setdefault("symbol", parameter["name"])
-        parameter.setdefault("description", "")
-    return whole
-
-
 @pytest.fixture(params=EXAMPLES)
-def example(request, tmp_path, monkeypatch):
+def example(request, home, tmp_path, monkeypatch):
     """(card, raw file) of one example, written by its own code."""
     code, text = EXAMPLES[request.param]
     if "import numpy as np, xarray" in code:
         pytest.importorskip("xarray")
         pytest.importorskip("h5netcdf")
     monkeypatch.chdir(tmp_path)
+    (home / "registry").mkdir(parents=True)
+    (home / "registry" / f"{request.param}.yaml").write_text(text, encoding="utf-8")
     exec(compile(code, DOC.name, "exec"), {})
-    card = DatasetCard.model_validate(completed(yaml.safe_load(text)))
+    card = load_card(request.param)
     (raw,) = tmp_path.glob(card.source.pattern)
     return card, raw
 
@@ -88,9 +70,16 @@ def test_the_card_reads_the_file_of_its_example(example):
     reader.close()
 
 
-def test_the_example_converts(example):
+def test_the_commands_of_the_page_work_on_the_example(example):
     card, raw = example
-    store = convert(card, [raw]).store
+    for command in (
+        ["data", "convert", card.key, "--raw", str(raw)],
+        ["data", "audit", card.key],
+        ["data", "info", card.key],
+    ):
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, result.output
+    store = open_store(card.key)
     assert store.num_trajectories == 12
     assert store.metadata.fields == card.field_names
     assert store.metadata.inputs == card.input_names
