@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import h5py
@@ -29,6 +29,7 @@ from ups.data.layouts.base import (
     dataset_of,
     file_parameter,
     open_hdf5,
+    reading,
 )
 from ups.errors import DataError
 from ups.registry import DatasetCard, FieldSpec, Parameter
@@ -61,7 +62,7 @@ class PointsHdf5:
         self._fields = raw_names(card.fields, path)
         self._inputs = raw_names(card.inputs, path)
         self._file = open_hdf5(path)
-        with ExitStack() as opened, _reading(path):
+        with ExitStack() as opened, reading(path):
             opened.callback(self._file.close)
             time = dataset_of(self._file, "time", path)
             if time.ndim != 1 or not time.size:
@@ -75,7 +76,7 @@ class PointsHdf5:
     def read(self, trajectory: int) -> PointTrajectory:
         """One trajectory, checked; coordinates, fields and inputs as float32."""
         name = self._groups[trajectory]
-        with _reading(self.path):
+        with reading(self.path):
             group = self._file[name]
             coords = self._coords(group, f"{self.path}: {name}")
             nodes = coords.shape[-2]
@@ -276,24 +277,11 @@ def _numbered(file: h5py.File, path: Path) -> list[str]:
 
 
 def _array(group: h5py.Group, name: str, kinds: str, path: Path) -> h5py.Dataset:
-    """The array `name` of a trajectory, of one of numpy's `kinds`."""
-    where = f"{path}: {group.name[1:]}: {name}"
-    if name not in group or not isinstance(group[name], h5py.Dataset):
-        parent = group.get(name.rpartition("/")[0] or ".")
-        found = sorted(parent) if isinstance(parent, h5py.Group) else []
-        raise DataError(f"{where}: no such array, found {found[:8]}")
-    stored = group[name]
-    if stored.dtype.kind not in kinds or stored.shape is None:
+    """The array `name` of a trajectory, whole, inside this file, of one of numpy's `kinds`."""
+    stored = dataset_of(group, name, path)
+    if stored.dtype.kind not in kinds:
         expected = "floating point" if kinds == "f" else "integers"
-        raise DataError(f"{where}: expected {expected}, found {stored.dtype}")
+        raise DataError(
+            f"{path}: {group.name[1:]}: {name}: expected {expected}, found {stored.dtype}"
+        )
     return stored
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Translate what h5py raises in a damaged file: it has no exception of its own."""
-    try:
-        yield
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        what = " ".join(str(error).split())
-        raise DataError(f"{path}: damaged: {what}", hint=_REFETCH) from error

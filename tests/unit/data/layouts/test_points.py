@@ -131,9 +131,9 @@ DAMAGE = {
     r"coords: shape .2, 11, 2. is": lambda g: put(g, "coords", np.zeros((2, 11, 2))),
     "coords: shape .0, 2. is": lambda g: put(g, "coords", np.zeros((0, 2))),
     "node 4 has no finite position": lambda g: g["coords"].__setitem__((4, 1), np.nan),
-    "coords: no such array, found": lambda g: g.__delitem__("coords"),
-    "fields/second: no such array, found ..u..": lambda g: g.__delitem__("fields/second"),
-    "fields/u: no such array": lambda g: g.__delitem__("fields"),
+    "no array '000001/coords', found": lambda g: g.__delitem__("coords"),
+    "no array '000001/fields/second'": lambda g: g.__delitem__("fields/second"),
+    "no array '000001/fields/u'": lambda g: g.__delitem__("fields"),
     r"fields/u: expected shape .3, 11., found .3, 10.": lambda g: put(
         g, "fields/u", np.zeros((3, 10))
     ),
@@ -141,7 +141,7 @@ DAMAGE = {
         g, "fields/u", np.zeros((3, 11), int)
     ),
     r"inputs/a: expected shape .11,., found .12,.": lambda g: put(g, "inputs/a", np.zeros(12)),
-    "cells: no such array": lambda g: g.__delitem__("cells"),
+    "no array '000001/cells'": lambda g: g.__delitem__("cells"),
     "cells: node 11 is not one of the 11": lambda g: g["cells"].__setitem__((0, 0), 11),
     "cells: node -1 is not one of the 11": lambda g: g["cells"].__setitem__((0, 0), -1),
     r"cells: expected shape .cell, 3.": lambda g: put(g, "cells", np.zeros((4, 4), int)),
