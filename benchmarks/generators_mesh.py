@@ -95,7 +95,9 @@ def darcy(number: int) -> None:
 
 def linear_elements(mesh: Triangulation, coefficient: darcy2d_mesh.Function) -> Array:
     """What linear elements on the stored triangulation would give."""
-    basis = skfem.Basis(skfem.MeshTri(mesh.points.T.copy(), mesh.cells.T.copy()), skfem.ElementTriP1())
+    basis = skfem.Basis(
+        skfem.MeshTri(mesh.points.T.copy(), mesh.cells.T.copy()), skfem.ElementTriP1()
+    )
     a = basis.interpolate(coefficient(mesh.points))
     matrix = skfem.BilinearForm(lambda u, v, w: w.a * dot(grad(u), grad(v))).assemble(basis, a=a)
     load = skfem.LinearForm(lambda v, w: 1.0 * v).assemble(basis)
