@@ -151,6 +151,9 @@ def _check_bytes(store: PointStore, scan: _Scan) -> Finding:
     whole = hashlib.sha256(store.digests.tobytes()).hexdigest()
     if whole != store.metadata.data_sha256:
         return Finding("bytes", "fail", "the recorded sha256 sums are not those of the conversion")
+    if not store.record_is_true():
+        detail = "metadata, times, parameters, splits or statistics have changed since conversion"
+        return Finding("bytes", "fail", detail)
     return Finding("bytes", "ok", f"sha256 {whole[:16]} as converted")
 
 

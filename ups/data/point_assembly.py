@@ -16,7 +16,7 @@ import zarr
 
 from ups.data.point_plan import PointPlan
 from ups.data.point_units import DTYPES, PointRecord, read_rows, unit_folder
-from ups.data.points import BULK, FORMAT
+from ups.data.points import BULK, FORMAT, record_sha256
 from ups.data.sharded import create_rows, fill_rows
 from ups.data.splits import EXCLUDED, divide, split_hash
 from ups.data.statistics import joined, pooled
@@ -37,11 +37,13 @@ def lay_out(path: Path, plan: PointPlan, records: Sequence[PointRecord], units: 
     shutil.rmtree(path, ignore_errors=True)
     small, metadata = _described(plan, records)
     kind = plan.card.discretisation
+    radius = kind.neighbour_radius if kind.kind == "particles" else None
     attributes = {
         "format": FORMAT,
         "kind": kind.kind,
-        "neighbour_radius": kind.neighbour_radius if kind.kind == "particles" else None,
+        "neighbour_radius": radius,
         "identity": plan.identity,
+        "record_sha256": record_sha256(small, [kind.kind, radius, metadata.to_json()]),
         "metadata": json.loads(metadata.to_json()),
     }
     group = zarr.create_group(str(path), zarr_format=3, attributes=attributes)

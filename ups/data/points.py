@@ -14,7 +14,8 @@ trajectory i, T frames, and `rows` the sum of T N_i:
     /offsets/edges          (list + 1,) int64
     /time, /parameters, /source, /place, /group, /split, /sha256, /statistics/<name>,
     /input_statistics/<name>    as in `ups.data.store`
-    attrs: format, kind, neighbour_radius, identity, metadata (`StoreMetadata`)
+    attrs: format, kind, neighbour_radius, identity, record_sha256 (of the metadata and the arrays
+        from `offsets` on), metadata (`StoreMetadata`)
 
 A window of frames is one run of rows in an uncompressed shard, hence one slice of a memory map.
 """
@@ -72,10 +73,11 @@ class PointStore:
         self.kind: Literal["mesh", "particles"] = group.attrs["kind"]
         self.neighbour_radius: float | None = group.attrs["neighbour_radius"]
         self.identity: str = group.attrs["identity"]
+        self._record_sha256: str = group.attrs["record_sha256"]
         self._bulk = {
             name: ShardedRows(_array(group, name, path), path / name)
             for name in BULK
-            if name in group
+            if (path / name).is_dir()
         }
         has_inputs = bool(self.metadata.inputs)
         self._offsets: dict[str, Array] = {
@@ -219,6 +221,21 @@ class PointStore:
             edge_counts=self.edge_counts(trajectory),
         )
 
+    def record_is_true(self) -> bool:
+        """Whether metadata, offsets, times, parameters, splits, statistics are as converted."""
+        arrays = {f"offsets/{name}": values for name, values in self._offsets.items()}
+        arrays |= {
+            "time": self.time, "parameters": self.parameters, "source": self.sources,
+            "place": self.places, "group": self.groups, "split": self.splits,
+            "sha256": self.digests,
+        }  # fmt: skip
+        for kind, found in (
+            ("statistics", self.statistics), ("input_statistics", self.input_statistics)
+        ):  # fmt: skip
+            arrays |= {f"{kind}/{name}": values for name, values in found.items()}
+        about = [self.kind, self.neighbour_radius, self.metadata.to_json()]
+        return record_sha256(arrays, about) == self._record_sha256
+
     def _range(self, kind: str, trajectory: int) -> tuple[int, int]:
         index = range(self.num_trajectories)[trajectory]
         bounds = self._offsets[kind]
@@ -295,6 +312,16 @@ def point_digest(
     return digest.digest()
 
 
+def record_sha256(arrays: dict[str, Array], about: list[Any]) -> str:
+    """SHA-256 over what JSON can say, and names, shapes and values of arrays in any order."""
+    digest = hashlib.sha256(json.dumps(about).encode())
+    for name in sorted(arrays):
+        values = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name}{values.shape}{values.dtype.str}".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
 def _metadata(group: Any, path: Path) -> StoreMetadata:
     found = group.attrs.get("format")
     if found != FORMAT:
@@ -302,7 +329,8 @@ def _metadata(group: Any, path: Path) -> StoreMetadata:
     try:
         if group.attrs["kind"] not in ("mesh", "particles"):
             raise ValueError(f"kind {group.attrs['kind']!r}")
-        _ = group.attrs["neighbour_radius"], group.attrs["identity"]
+        for name in ("neighbour_radius", "identity", "record_sha256"):
+            group.attrs[name]
         return StoreMetadata.from_json(json.dumps(group.attrs["metadata"]))
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: its metadata cannot be read: {error}", hint=_AGAIN) from error

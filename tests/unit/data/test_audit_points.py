@@ -136,6 +136,10 @@ def parameter(path, group):
     group["parameters"][5, 0] = 3.0
 
 
+def other_place(path, group):
+    group["place"][3] = 77
+
+
 def one_way(path, group):
     group["edges"][0] = group["edges"][1]
 
@@ -153,6 +157,7 @@ def loop(path, group):
     [
         (flip, "bytes", "fail", "sha256 differs in trajectory 4"),
         (other_sum, "bytes", "fail", "recorded sha256"),
+        (other_place, "bytes", "fail", "parameters, splits or statistics have changed"),
         (nan, "finite", "fail", "trajectory 4"),
         (zero_frame, "zero frames", "fail", "trajectory 4"),
         (flat_frame, "constant", "warn", "trajectory 4"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import shutil
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -231,3 +232,26 @@ def test_rows_come_back_whatever_the_shards(tmp_path, monkeypatch, rows, width):
         np.testing.assert_array_equal(found.read(start, stop), values[start:stop])
     with pytest.raises(ValueError, match="rows"):
         fill_rows(array, iter([values[:-1]] if rows else [np.zeros((1, *shape[1:]))]))
+
+
+def test_a_mutated_store_is_refused_or_its_damage_is_seen(original):
+    _, store = original
+    path = point_store_path(store.metadata.dataset, "full")
+    members = sorted(p.relative_to(store.path) for p in store.path.rglob("*") if p.is_file())
+    harmless = {"statistics/zarr.json", "input_statistics/zarr.json", "offsets/zarr.json"}
+    members = [member for member in members if str(member) not in harmless]
+    rng, unseen = np.random.default_rng(0), []
+    for _ in range(40):
+        shutil.rmtree(path, ignore_errors=True)
+        shutil.copytree(store.path, path)
+        member = members[rng.integers(len(members))]
+        content = bytearray((path / member).read_bytes())
+        for place in rng.integers(0, len(content), 12):
+            content[place] ^= rng.integers(1, 256)
+        (path / member).write_bytes(content)
+        with suppress(DataError):
+            copy = PointStore(path)
+            same = [copy.digest(i) == store.digests[i].tobytes() for i in range(8)]
+            if all(same) and copy.record_is_true():
+                unseen.append(str(member))
+    assert unseen == []
