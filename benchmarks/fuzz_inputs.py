@@ -268,7 +268,7 @@ def _judge(code: int, text: str, new: set[Path]) -> str:
         return "exit 0"
     if code not in (2, 3):
         return f"bad exit code {code}"
-    if text.count("error: ") != 1:
+    if sum(line.startswith("error: ") for line in text.splitlines()) != 1:
         return "not one error line"
     return "left a version" if new else f"exit {code}"
 
@@ -278,10 +278,14 @@ def _in_child(command: list[str]) -> tuple[int, str]:
     with tempfile.TemporaryFile("w+") as out:
         child = os.fork()
         if not child:
-            os.dup2(out.fileno(), 1)
-            os.dup2(out.fileno(), 2)
-            signal.alarm(_LIMIT_S)
-            os._exit(_call(command))
+            code = 99
+            try:
+                os.dup2(out.fileno(), 1)
+                os.dup2(out.fileno(), 2)
+                signal.alarm(_LIMIT_S)
+                code = _call(command)
+            finally:
+                os._exit(code)  # whatever happened, the parent's work is not the child's
         _, status = os.waitpid(child, 0)
         out.seek(0)
         return os.waitstatus_to_exitcode(status), out.read()

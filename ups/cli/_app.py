@@ -23,13 +23,19 @@ class UpsGroup(TyperGroup):
         except UpsError as error:
             if os.environ.get("UPS_DEBUG") == "1":
                 raise
-            typer.secho(f"error: {error}", fg="red", err=True)
+            typer.secho(_printable(f"error: {error}"), fg="red", err=True)
             if error.hint:
-                typer.echo(f"hint: {error.hint}", err=True)
+                typer.echo(_printable(f"hint: {error.hint}"), err=True)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             typer.secho("interrupted", fg="red", err=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def _printable(text: str) -> str:
+    """One line without control characters; bytes that were no text stand as question marks."""
+    whole = text.encode("utf-8", errors="replace").decode("utf-8")
+    return "".join(c if c.isprintable() else "?" for c in " ".join(whole.splitlines()))
 
 
 def group(help_text: str) -> typer.Typer:

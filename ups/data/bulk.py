@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 _AROUND_BYTES = 2**20
+_PIECE_BYTES = 2**25
 
 
 def create_contiguous(
@@ -66,6 +67,32 @@ def write_at(descriptor: int, block: npt.NDArray[Any], offset: int) -> None:
     while rest:
         written = os.pwrite(descriptor, rest, offset)
         rest, offset = rest[written:], offset + written
+
+
+def copy_range(source: int, target: int, start: int, offset: int, size: int) -> None:
+    """Copy bytes between open files, inside the kernel where it can.
+
+    Args:
+        start, offset: First byte in the source and in the target.
+    """
+    done = 0
+    copy = getattr(os, "copy_file_range", None)  # Linux only
+    while copy and done < size:
+        try:
+            copied = copy(source, target, size - done, start + done, offset + done)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+                raise
+            break  # between these file systems it cannot
+        if not copied:
+            break
+        done += copied
+    while done < size:
+        piece = os.pread(source, min(_PIECE_BYTES, size - done), start + done)
+        if not piece:
+            raise OSError(errno.EIO, "the source ended early")
+        write_at(target, np.frombuffer(piece, np.uint8), offset + done)
+        done += len(piece)
 
 
 class BulkWriter:

@@ -8,7 +8,13 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import (
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    as_completed,
+)
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -237,18 +243,25 @@ def _fill(workspace: Workspace, workers: int | None, progress: Progress | None) 
     done = total - sum(len(unit) for unit in missing)
     processes = min(_processes(workers, plan, missing), len(missing))
     try:
-        run = (
-            _in_processes(workspace, missing, processes)
-            if processes > 1
-            else _here(workspace, missing)
-        )
-        for unit in run:
+        for unit in _converted(workspace, missing, processes):
             done += len(unit)
             if progress:
                 progress(done, total)
     except DataError:
         workspace.remove()
         raise
+
+
+def _converted(workspace: Workspace, units: Sequence[Unit], workers: int) -> Iterator[Unit]:
+    """Convert units and yield each when it is recorded.
+
+    Bytes that are copied as they are need no process: hashing and copying let other threads run.
+    """
+    if workers <= 1:
+        return _here(workspace, units)
+    if workspace.plan.plain:
+        return _in_threads(workspace, units, workers)
+    return _in_processes(workspace, units, workers)
 
 
 def _processes(workers: int | None, plan: Plan, missing: Sequence[Unit]) -> int:
@@ -268,6 +281,28 @@ def _here(workspace: Workspace, units: Sequence[Unit]) -> Iterator[Unit]:
         for unit in units:
             converter(unit).save(workspace.record_path(unit))
             yield unit
+
+
+def _in_threads(workspace: Workspace, units: Sequence[Unit], workers: int) -> Iterator[Unit]:
+    kept = threading.local()
+    made: list[UnitConverter] = []
+
+    def work(unit: Unit) -> None:
+        if not hasattr(kept, "converter"):
+            kept.converter = UnitConverter(workspace.plan, workspace.place)
+            made.append(kept.converter)
+        kept.converter(unit).save(workspace.record_path(unit))
+
+    with ThreadPoolExecutor(workers) as pool, _cancelled_on_failure(pool):
+        by_future = {pool.submit(work, unit): unit for unit in units}
+        try:
+            for future in as_completed(by_future):
+                future.result()
+                yield by_future[future]
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            for converter in made:
+                converter.close()
 
 
 def _in_processes(workspace: Workspace, units: Sequence[Unit], workers: int) -> Iterator[Unit]:
@@ -293,7 +328,7 @@ def _in_processes(workspace: Workspace, units: Sequence[Unit], workers: int) -> 
 
 
 @contextmanager
-def _cancelled_on_failure(pool: ProcessPoolExecutor) -> Iterator[None]:
+def _cancelled_on_failure(pool: Executor) -> Iterator[None]:
     """Let the pool finish what runs and drop what waits when the block fails."""
     try:
         yield

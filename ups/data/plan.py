@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ups import files
-from ups.data.layouts.base import RawTrajectories
+from ups.data.layouts.base import PlainTrajectories, RawTrajectories
 from ups.data.sources import identify
 from ups.data.splits import FileShare, assign_splits, groups_of, split_hash
 from ups.data.store import SourceFile, StoreMetadata
@@ -84,6 +84,7 @@ class Plan:
     Attributes:
         metadata: Complete but for what only the values tell.
         shape, input_shape: Of the store's arrays; the latter None where there are no inputs.
+        plain: Where in each raw file its values begin, if all hold them as the store does.
         identity: Hash of all that decides the store's bytes.
     """
 
@@ -98,6 +99,7 @@ class Plan:
     shape: tuple[int, ...]
     input_shape: tuple[int, ...] | None
     units: tuple[Unit, ...]
+    plain: tuple[int, ...] | None = None
 
     @property
     def identity(self) -> str:
@@ -178,7 +180,16 @@ def make_plan(
         shape=shape,
         input_shape=(count, *space, len(card.inputs)) if card.inputs else None,
         units=_units(shares, 4 * math.prod(shape[1:])),
+        plain=_plain(sources, recipe),
     )
+
+
+def _plain(sources: Sequence[RawTrajectories], recipe: Recipe) -> tuple[int, ...] | None:
+    if recipe.stride_x > 1 or recipe.stride_t > 1:
+        return None
+    found = [s.plain_offset() if isinstance(s, PlainTrajectories) else None for s in sources]
+    offsets = tuple(offset for offset in found if offset is not None)
+    return offsets if len(offsets) == len(sources) else None
 
 
 def _units(shares: Sequence[FileShare], trajectory_bytes: int) -> tuple[Unit, ...]:

@@ -13,8 +13,8 @@ from ups.errors import DataError
 
 Array = npt.NDArray[Any]
 NAMES = ("mean", "std", "rms", "min", "max")
-_CHUNK_VALUES = 2**16
-"""Half a megabyte of float64: what is converted stays in the processor's cache."""
+_CHUNK_VALUES = 2**17
+"""A megabyte of float64: what is converted stays in the processor's cache."""
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,11 @@ class TrajectoryStore:
             self.inputs = _mapped(dataset_of(file, "inputs", path), path) if has_inputs else None
 
             def array(name: str) -> Array:
-                return np.asarray(dataset_of(file, name, path)[()])
+                found = np.asarray(dataset_of(file, name, path)[()])
+                if found.dtype.kind not in "fiu":
+                    raise DataError(f"{path}: {name}: holds {found.dtype}, expected numbers",
+                                    hint="damaged: convert again with --force")  # fmt: skip
+                return found
 
             self.time = array("time")
             self.coords = tuple(array(f"coords/{axis}") for axis in self.metadata.axes)

@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from ups.data.bulk import write_at
+from ups.data.bulk import copy_range, write_at
 from ups.data.layouts import open_raw
 from ups.data.layouts.base import RawTrajectories
 from ups.data.plan import Plan, Unit
@@ -113,17 +113,41 @@ class UnitConverter:
         """
         source, plan = self._source(unit), self._plan
         digests = [hashlib.sha256() for _ in range(len(unit))]
-        offset = self._place.fields_at(plan, unit.row)
+        fields = (self._plain if plan.plain else self._fields)(source, unit, digests)
+        inputs = self._inputs(source, unit, digests) if plan.input_shape else None
+        os.fdatasync(self._file)  # while other units are computed, not all at the end
+        return UnitRecord(_as_rows(digests), fields, inputs)
+
+    def _fields(self, source: RawTrajectories, unit: Unit, digests: list[Any]) -> Moments:
+        offset = self._place.fields_at(self._plan, unit.row)
         found: list[Moments] = []
-        for first, frames, block in _blocks(source, unit, plan):
+        for first, frames, block in _blocks(source, unit, self._plan):
             now = self._take(block, digests[first - unit.first :], offset)
             offset += block.nbytes
             self._check_finite(source, first, frames.start, block, now)
             if frames.start:
                 now = merged(found.pop(), now)  # of the same trajectory
             found.append(now)
-        inputs = self._inputs(source, unit, digests) if plan.input_shape else None
-        return UnitRecord(_as_rows(digests), joined(found), inputs)
+        return joined(found)
+
+    def _plain(self, source: RawTrajectories, unit: Unit, digests: list[Any]) -> Moments:
+        """As `_fields`, where the raw file holds the very bytes: the kernel copies them."""
+        plan = self._plan
+        assert plan.plain is not None
+        start = plan.plain[unit.source] + unit.first * plan.trajectory_bytes
+        target, size = self._place.fields_at(plan, unit.row), len(unit) * plan.trajectory_bytes
+        shape = (len(unit), *plan.shape[1:])
+        values = np.memmap(source.path, np.float32, "r", start, shape)
+        with source.path.open("rb") as raw:
+            copying = self._threads.submit(
+                copy_range, raw.fileno(), self._file, start, target, size
+            )
+            hashing = self._threads.submit(_hash_rows, values, digests)
+            found = moments(values)
+            for work in (copying, hashing):
+                work.result()
+        self._check_finite(source, unit.first, 0, values, found)
+        return found
 
     def close(self) -> None:
         for source in self._open.values():

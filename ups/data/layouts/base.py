@@ -53,6 +53,25 @@ class RawTrajectories(Protocol):
     def close(self) -> None: ...
 
 
+@runtime_checkable
+class PlainTrajectories(RawTrajectories, Protocol):
+    """A reader whose file may hold the values exactly as a store does."""
+
+    def plain_offset(self) -> int | None:
+        """Where in the file all values lie in one run of (trajectory, time, *space, channel),
+        little-endian float32; None if they do not.
+        """
+        ...
+
+
+def plain_offset(dataset: h5py.Dataset) -> int | None:
+    """First byte of a contiguous little-endian float32 array in its file, else None."""
+    if dataset.chunks is not None or dataset.dtype.str != "<f4":
+        return None
+    offset = dataset.id.get_offset()
+    return None if offset is None else int(offset)
+
+
 @dataclass(frozen=True)
 class PointTrajectory:
     """One trajectory on a mesh or of particles, physical units.

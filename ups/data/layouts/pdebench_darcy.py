@@ -6,7 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ups.data.layouts.base import Array, coordinate, opening, parameter_rows, reading, values_of
+from ups.data.layouts.base import (
+    Array,
+    coordinate,
+    opening,
+    parameter_rows,
+    plain_offset,
+    reading,
+    values_of,
+)
 from ups.data.layouts.strided import fill
 from ups.errors import DataError
 from ups.registry import DatasetCard
@@ -64,6 +72,9 @@ class PdebenchDarcy:
         count = len(range(self.num_trajectories)[trajectories])
         points = [len(coord[::stride_x]) for coord in self.coords]
         return np.empty((count, frames, *points), np.float32)
+
+    def plain_offset(self) -> int | None:
+        return plain_offset(self._solution)
 
     def close(self) -> None:
         self._file.close()

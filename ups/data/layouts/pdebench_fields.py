@@ -7,7 +7,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ups.data.layouts.base import Array, coordinate, opening, parameter_rows, reading, values_of
+from ups.data.layouts.base import (
+    Array,
+    coordinate,
+    opening,
+    parameter_rows,
+    plain_offset,
+    reading,
+    values_of,
+)
 from ups.data.layouts.strided import fill
 from ups.errors import DataError
 from ups.registry import DatasetCard, FieldSpec
@@ -102,6 +110,9 @@ class PdebenchFields:
 
     def _reduced(self, stride_x: int) -> tuple[int, ...]:
         return tuple(len(coord[::stride_x]) for coord in self.coords)
+
+    def plain_offset(self) -> int | None:
+        return plain_offset(self._fields[0]) if len(self._fields) == 1 else None
 
     def close(self) -> None:
         self._file.close()

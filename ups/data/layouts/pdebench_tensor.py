@@ -7,7 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ups.data.layouts.base import Array, coordinate, opening, parameter_rows, reading, values_of
+from ups.data.layouts.base import (
+    Array,
+    coordinate,
+    opening,
+    parameter_rows,
+    plain_offset,
+    reading,
+    values_of,
+)
 from ups.data.layouts.strided import fill
 from ups.errors import DataError
 from ups.registry import DatasetCard
@@ -69,6 +77,9 @@ class PdebenchTensor:
 
     def read_inputs(self, trajectories: slice, stride_x: int = 1) -> None:
         return None
+
+    def plain_offset(self) -> int | None:
+        return plain_offset(self._tensor)
 
     def close(self) -> None:
         self._file.close()
