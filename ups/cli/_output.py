@@ -29,14 +29,22 @@ def print_json(content: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A plain table; columns whose heading starts with '>' are right-aligned."""
+    """A plain table; columns whose heading starts with '>' are right-aligned, those whose heading
+    ends with '~' are cut off where the line ends.
+    """
     from rich.table import Table
 
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
-    for heading in columns:
-        right = heading.startswith(">")
+    one_line = any(heading.endswith("~") for heading in columns)
+    for index, heading in enumerate(columns):
+        cut = heading.endswith("~")
+        widest = max(len(text) for text in (heading.strip(">~"), *(row[index] for row in rows)))
         table.add_column(
-            heading.removeprefix(">"), justify="right" if right else "left", overflow="fold"
+            heading.removeprefix(">").removesuffix("~"),
+            justify="right" if heading.startswith(">") else "left",
+            overflow="ellipsis" if cut else "fold",
+            no_wrap=cut,
+            min_width=widest if one_line and not cut else None,
         )
     for row in rows:
         table.add_row(*row)

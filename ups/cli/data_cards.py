@@ -13,7 +13,12 @@ from ups.cli._options import Dataset, Json
 _MOST_FILES = 20
 
 
-def list_datasets(as_json: Json = False) -> None:
+def list_datasets(
+    as_json: Json = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print a Markdown table of the cards.")
+    ] = False,
+) -> None:
     """List all datasets, with the versions converted on this machine."""
     from ups import registry
     from ups.data.versions import list_versions
@@ -26,19 +31,30 @@ def list_datasets(as_json: Json = False) -> None:
     if as_json:
         _output.print_json(rows)
         return
+    if markdown:
+        typer.echo("\n".join(_markdown(cards)))
+        return
     _output.print_table(
         "",
-        ["dataset", "title", "on", ">files", "made", "converted here"],
-        [[card.key, card.title, f"{card.num_dims}D {card.discretisation.kind}",
+        ["dataset", "on", ">files", "made", ">here", "title~"],
+        [[card.key, f"{card.num_dims}D {card.discretisation.kind}",
           str(len(card.source.files) or "-"), "yes" if card.generator else "-",
-          _versions(list_versions(card.key))] for card in cards],
+          str(len(list_versions(card.key)) or "-"), card.title] for card in cards],
     )  # fmt: skip
-    typer.echo("\nfiles: published originals (ups data download); made: ups data generate")
+    typer.echo("\nfiles: published originals, ups data download. made: ups data generate.\n"
+               "here: converted versions on this machine, ups data info KEY.")  # fmt: skip
 
 
-def _versions(names: list[str]) -> str:
-    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
-    return ", ".join(names[:2]) + more or "-"
+def _markdown(cards: list[Any]) -> list[str]:
+    lines = ["| dataset | title | on | parameters | published files | generator |",
+             "|---|---|---|---|---:|---|"]  # fmt: skip
+    for card in cards:
+        on = f"{card.num_dims}D {card.discretisation.kind}"
+        names = ", ".join(card.parameter_names) or "-"
+        files = str(len(card.source.files) or "-")
+        made = "yes" if card.generator else "-"
+        lines.append(f"| {card.key} | {card.title} | {on} | {names} | {files} | {made} |")
+    return lines
 
 
 def info(

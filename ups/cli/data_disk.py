@@ -26,7 +26,10 @@ def du(datasets: Datasets = None, as_json: Json = False) -> None:
         return
     _print_items(items)
     total = sum(item.size_bytes for item in items)
-    typer.echo(f"\n{_output.size(total)} in all. What no run or cache refers to: ups data prune")
+    typer.echo(
+        f"\n{_output.size(total)} in all. used by: runs and caches that refer to it (--json lists "
+        "them).\ncomes back: by which ups data command. To make room: ups data prune"
+    )
 
 
 def prune(
@@ -72,8 +75,15 @@ def prune(
 def _print_items(items: Any) -> None:
     _output.print_table(
         "",
-        ["what", "where", ">size", ">age", "used by", "comes back with"],
-        [[item.kind, paths.display(item.path), _output.size(item.size_bytes),
-          _output.duration(item.age_s) if item.age_s < 86400 else f"{item.age_s / 86400:.0f} d",
-          ", ".join(item.used_by) or "-", item.again or "nothing"] for item in items],
+        [">size", ">age", "what", "dataset", "used by", "comes back", "name~"],
+        [[_output.size(item.size_bytes), _age(item.age_s), item.kind, item.dataset,
+          str(len(item.used_by) or "-"), (item.again.split() or [*3 * ["never"]])[2],
+          item.path.name] for item in items],
     )  # fmt: skip
+
+
+def _age(seconds: float) -> str:
+    for name, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {name}"
+    return f"{seconds:.0f} s"

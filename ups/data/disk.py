@@ -14,6 +14,7 @@ from typing import Literal
 import yaml
 
 from ups import files, paths, runs
+from ups.data.sources import is_generated
 from ups.data.versions import version_paths
 from ups.errors import ConfigError, DataError, UsageError, translated_os_errors
 from ups.registry import DatasetCard, dataset_keys, load_card
@@ -152,9 +153,9 @@ def _item(kind: Kind, key: str, path: Path, used_by: tuple[str, ...] = (), again
 def _how_again(card: DatasetCard | None, path: Path) -> str:
     if card is None:
         return ""
-    if card.source.file(path.name):
-        return f"ups data download {card.key}"
-    return f"ups data generate {card.key}" if card.generator else ""
+    if is_generated(path):
+        return f"ups data generate {card.key}"
+    return f"ups data download {card.key}" if card.source.file(path.name) else ""
 
 
 def _runs_by_version() -> dict[tuple[str, str], list[str]]:

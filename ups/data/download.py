@@ -15,13 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import h5py
-
 from ups import files, paths
 from ups.data.fetch import FileFetch, rejection
 from ups.data.first_trajectories import copy_first
 from ups.data.http import Http, Identity, Patience, WireError
 from ups.data.originals import Place, State, checksum_state, md5_file, select
+from ups.data.sources import is_generated
 from ups.data.threads import each, raise_failures
 from ups.errors import DataError, UsageError
 from ups.registry import DatasetCard, Layout, RawFile
@@ -247,7 +246,7 @@ def _verify(place: Place, progress: Progress | None, tell: Notice) -> None:
     if found == place.file.md5:
         place.remember()
         return
-    if _is_generated(place.target):
+    if is_generated(place.target):
         raise DataError(
             f"{place.target}: made by `ups data generate`, in the place of the published file",
             hint="move it to another folder first (conversion takes --raw)",
@@ -261,14 +260,6 @@ def _reporter(progress: Progress | None, what: str, path: Path) -> Callable[[int
         return None
     size = path.stat().st_size
     return lambda done: progress(what, done, size)
-
-
-def _is_generated(path: Path) -> bool:
-    try:
-        with h5py.File(path, "r") as file:
-            return "generator" in file.attrs
-    except OSError:
-        return False
 
 
 def _fetch_all(

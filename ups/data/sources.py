@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from ups import paths
@@ -79,6 +80,14 @@ def identify(path: Path) -> tuple[int, str]:
                     file.seek(int(place))
                     digest.update(file.read(_SAMPLE_BYTES))
     return total, digest.hexdigest()[:16]
+
+
+def is_generated(path: Path) -> bool:
+    try:
+        with h5py.File(path, "r") as file:
+            return "generator" in file.attrs
+    except OSError:
+        return False
 
 
 def without_duplicates(found: Sequence[Path]) -> tuple[list[Path], tuple[str, ...]]:

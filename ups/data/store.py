@@ -163,8 +163,18 @@ class TrajectoryStore:
         self._check_shapes()
 
     def _check_shapes(self) -> None:
+        rank = 3 + len(self.metadata.axes)
+        if self.fields.ndim != rank or self.fields.shape[-1] != len(self.metadata.fields):
+            raise DataError(
+                f"{self.path}: fields: shape {self.fields.shape}, expected {rank} axes and "
+                f"{len(self.metadata.fields)} channels",
+                hint="damaged: convert again with --force",
+            )
         count, frames, *space, channels = self.fields.shape
+        given = len(self.metadata.inputs)
+        inputs = {} if self.inputs is None else {"inputs": (self.inputs, (count, *space, given))}
         expected = {
+            **inputs,
             "time": (self.time, (frames,)),
             "parameters": (self.parameters, (count, len(self.metadata.parameters))),
             "group": (self.groups, (count,)),
@@ -173,6 +183,9 @@ class TrajectoryStore:
             **{f"coords/{a}": (c, (n,)) for a, c, n in zip(self.metadata.axes, self.coords, space,
                                                            strict=True)},
             **{f"statistics/{n}": (v, (channels,)) for n, v in self.statistics.items()},
+            **{f"input_statistics/{n}": (v, (given,)) for n, v in self.input_statistics.items()},
+            "source": (self.sources, (count,)),
+            "place": (self.places, (count,)),
         }  # fmt: skip
         for name, (array, shape) in expected.items():
             if array.shape != shape:
