@@ -20,6 +20,7 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -276,7 +277,9 @@ def _judge(code: int, text: str, new: set[Path]) -> str:
 def _in_child(command: list[str]) -> tuple[int, str]:
     """Exit code (negative for a signal) and output of a command, in a forked child."""
     with tempfile.TemporaryFile("w+") as out:
-        child = os.fork()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads
+            child = os.fork()
         if not child:
             code = 99
             try:

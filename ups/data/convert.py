@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import shutil
-import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import (
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-    as_completed,
-)
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing.connection import wait
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +19,8 @@ from ups.data.plan import Plan, Recipe, Unit, check_version_name, make_plan
 from ups.data.points import PointStore
 from ups.data.sources import find_raw, without_duplicates
 from ups.data.store import TrajectoryStore, store_path
-from ups.data.units import UnitConverter, UnitRecord, copy_unit
+from ups.data.units import UnitConverter, copy_unit
+from ups.data.worker_pool import WorkerError, cores, in_processes
 from ups.data.workspace import Workspace
 from ups.errors import DataError, UsageError, translated_os_errors
 from ups.registry import DatasetCard
@@ -37,6 +28,7 @@ from ups.registry import DatasetCard
 __all__ = ["Conversion", "Recipe", "Shard", "convert", "convert_shard", "find_raw", "merge_shards"]
 
 Progress = Callable[[int, int], None]
+_Units = Generator[Unit, None, None]
 _ALONE_BYTES = 256 * 2**20
 """Less than this is done sooner than worker processes have started."""
 
@@ -243,16 +235,19 @@ def _fill(workspace: Workspace, workers: int | None, progress: Progress | None) 
     done = total - sum(len(unit) for unit in missing)
     processes = min(_processes(workers, plan, missing), len(missing))
     try:
-        for unit in _converted(workspace, missing, processes):
-            done += len(unit)
-            if progress:
-                progress(done, total)
+        with closing(_converted(workspace, missing, processes)) as units:
+            for unit in units:
+                done += len(unit)
+                if progress:
+                    progress(done, total)
+    except WorkerError:
+        raise  # what is done is of use to the next run
     except DataError:
         workspace.remove()
         raise
 
 
-def _converted(workspace: Workspace, units: Sequence[Unit], workers: int) -> Iterator[Unit]:
+def _converted(workspace: Workspace, units: Sequence[Unit], workers: int) -> _Units:
     """Convert units and yield each when it is recorded.
 
     Bytes that are copied as they are need no process: hashing and copying let other threads run.
@@ -261,14 +256,15 @@ def _converted(workspace: Workspace, units: Sequence[Unit], workers: int) -> Ite
         return _here(workspace, units)
     if workspace.plan.plain:
         return _in_threads(workspace, units, workers)
-    return _in_processes(workspace, units, workers)
+    make = partial(_unit_worker, workspace)
+    return in_processes(make, units, workers, where=workspace.folder)
 
 
 def _processes(workers: int | None, plan: Plan, missing: Sequence[Unit]) -> int:
     if workers is not None:
         return workers
     num_bytes = sum(len(unit) for unit in missing) * (plan.trajectory_bytes + plan.input_bytes)
-    return 1 if num_bytes < _ALONE_BYTES else min(8, len(os.sched_getaffinity(0)))
+    return 1 if num_bytes < _ALONE_BYTES else cores()
 
 
 def _check_workers(workers: int | None) -> None:
@@ -276,14 +272,14 @@ def _check_workers(workers: int | None) -> None:
         raise UsageError(f"--workers {workers}: must be at least 1")
 
 
-def _here(workspace: Workspace, units: Sequence[Unit]) -> Iterator[Unit]:
+def _here(workspace: Workspace, units: Sequence[Unit]) -> _Units:
     with closing(UnitConverter(workspace.plan, workspace.place)) as converter:
         for unit in units:
             converter(unit).save(workspace.record_path(unit))
             yield unit
 
 
-def _in_threads(workspace: Workspace, units: Sequence[Unit], workers: int) -> Iterator[Unit]:
+def _in_threads(workspace: Workspace, units: Sequence[Unit], workers: int) -> _Units:
     kept = threading.local()
     made: list[UnitConverter] = []
 
@@ -305,26 +301,14 @@ def _in_threads(workspace: Workspace, units: Sequence[Unit], workers: int) -> It
                 converter.close()
 
 
-def _in_processes(workspace: Workspace, units: Sequence[Unit], workers: int) -> Iterator[Unit]:
-    with (
-        ProcessPoolExecutor(
-            workers,
-            multiprocessing.get_context("spawn"),
-            initializer=_start_worker,
-            initargs=(workspace,),
-        ) as pool,
-        _cancelled_on_failure(pool),
-    ):
-        by_future: dict[Future[None], Unit] = {pool.submit(_work, unit): unit for unit in units}
-        try:
-            for future in as_completed(by_future):
-                future.result()
-                yield by_future[future]
-        except BrokenProcessPool as error:
-            raise DataError(
-                f"{workspace.folder}: a worker process was killed, perhaps for want of memory",
-                hint="run the same command again with fewer --workers; it continues",
-            ) from error
+def _unit_worker(workspace: Workspace) -> Callable[[Unit], None]:
+    converter = UnitConverter(workspace.plan, workspace.place)
+
+    def work(unit: Unit) -> None:
+        with translated_os_errors(workspace.folder, "writing"):
+            converter(unit).save(workspace.record_path(unit))
+
+    return work
 
 
 @contextmanager
@@ -335,33 +319,6 @@ def _cancelled_on_failure(pool: Executor) -> Iterator[None]:
     except BaseException:
         pool.shutdown(wait=True, cancel_futures=True)
         raise
-
-
-class _Worker:
-    """What a worker process keeps between units."""
-
-    workspace: Workspace
-    convert: Callable[[Unit], UnitRecord]
-
-
-def _start_worker(workspace: Workspace) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and says so once
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    _Worker.workspace = workspace
-    _Worker.convert = UnitConverter(workspace.plan, workspace.place)
-
-
-def _die_with_parent() -> None:
-    """A worker whose parent was killed must not write on into what the next run continues."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-
-def _work(unit: Unit) -> None:
-    with translated_os_errors(_Worker.workspace.folder, "writing"):
-        _Worker.convert(unit).save(_Worker.workspace.record_path(unit))
 
 
 def _finished_shard(plan: Plan, index: int, count: int) -> Workspace:

@@ -19,7 +19,7 @@ import threading
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from multiprocessing import connection, reduction
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast, runtime_checkable
@@ -57,7 +57,7 @@ def load_batches(
     num_workers: int = 0,
     prefetch: int = 2,
     start_method: StartMethod | None = None,
-) -> Iterator[WindowBatch]:
+) -> Generator[WindowBatch, None, None]:
     """Batches `start_step`, `start_step` + 1, ... of a source, endless unless `num_steps` is given.
 
     Order and values do not depend on the number of workers. Weights of a mixture that change
@@ -88,7 +88,7 @@ def load_batches(
 
 def _in_this_process(
     source: BatchSource, batch_size: int, step: int, end: int | None
-) -> Iterator[WindowBatch]:
+) -> Generator[WindowBatch, None, None]:
     while end is None or step < end:
         yield source.batch(step, batch_size)
         step += 1
@@ -102,7 +102,7 @@ def _in_workers(
     workers: int,
     prefetch: int,
     start_method: StartMethod | None,
-) -> Iterator[WindowBatch]:
+) -> Generator[WindowBatch, None, None]:
     place_bytes = _aligned(source.batch_bytes(batch_size)) + _SMALL_BYTES
     places = Places(workers * prefetch + _SPARE, place_bytes)
     crew = _Crew(source, batch_size, places, workers, start_method)

@@ -89,7 +89,7 @@ class Windows:
         _check_counts(self.name, history, horizon, stride_t, static)
         self.history = 0 if static else history
         self.length = 1 if static else history + horizon
-        self.stride_t, self.seed = stride_t, seed
+        self.stride_t, self.stride_x, self.seed = stride_t, stride_x, seed
         self.augment = augment or Augmentation()
         self.trajectories = store.split(split)
         if not len(self.trajectories):

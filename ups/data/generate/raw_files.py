@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +19,8 @@ from ups.data.generate.base import Grid, Solution
 from ups.registry import DatasetCard
 
 Array = npt.NDArray[Any]
+_AROUND_BYTES = 2**15
+"""More than what a group takes besides its values."""
 
 
 @runtime_checkable
@@ -51,7 +51,7 @@ def raw_writer(
 ) -> RawWriter:
     """The writer of the card's layout."""
     if card.source.layout == "pdebench_groups":
-        return GroupsWriter(path, card, grid, parameters, provenance)
+        return GroupsWriter(path, card, grid, num_trajectories, parameters, provenance)
     return ArraysWriter(path, card, grid, num_trajectories, parameters, provenance)
 
 
@@ -113,30 +113,36 @@ class ArraysWriter:
 
 
 class GroupsWriter:
-    """The layout with one group for each trajectory, its parameters as YAML text beside it."""
+    """The layout with one group for each trajectory, its parameters as YAML text beside it.
+
+    The file's bytes are reserved at once, because HDF5 may crash on a disk that fills up.
+    """
 
     def __init__(
         self,
         path: Path,
         card: DatasetCard,
         grid: Grid,
+        num_trajectories: int,
         parameters: Mapping[str, float],
         provenance: Mapping[str, str | int],
     ) -> None:
         self._card, self._grid, self._parameters = card, grid, parameters
-        self._path, self._done = path, 0
+        self._done = 0
         self._order = getattr(card.source, "axis_order", None) or [
             axis.name for axis in card.discretisation.axes
         ]
-        self._file = h5py.File(path, "w")
-        self._file.attrs.update(provenance)
+        with h5py.File(path, "w") as file:
+            file.attrs.update(provenance)
+        values = 4 * len(grid.times) * math.prod(grid.space) * len(card.fields)
+        reserve(path, path.stat().st_size + num_trajectories * (values + _AROUND_BYTES))
+        self._file = h5py.File(path, "r+")
 
     def append(self, solution: Solution) -> None:
         fields = solution.fields.cpu().float().numpy()
         names = [axis.name for axis in self._card.discretisation.axes]
         raw = [0, *(1 + names.index(name) for name in self._order), fields.ndim - 2]
         for index, values in enumerate(fields):
-            _need_space(self._path, values.nbytes)
             drawn = {name: float(array[index]) for name, array in solution.drawn.items()}
             self._write_group(values.transpose(raw), drawn)
             self._done += 1
@@ -169,12 +175,6 @@ class GroupsWriter:
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
-
-
-def _need_space(path: Path, num_bytes: int) -> None:
-    """HDF5 crashes on a full disk; stop before it is full."""
-    if shutil.disk_usage(path.parent).free < 2 * num_bytes + 2**24:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def _array_shapes(card: DatasetCard, grid: Grid, count: int) -> dict[str, tuple[int, ...]]:

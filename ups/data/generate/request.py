@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -16,6 +18,53 @@ Precision = Literal["float32", "float64"] | torch.dtype
 _MIN_POINTS = 16
 _LEAST = {("burgers1d", "nu"): 1e-4}
 """Below it Burgers' solver needs more than 40000 points."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What makes a generated file what it is.
+
+    Attributes:
+        points: Grid points of each axis, or fewest and most nodes.
+    """
+
+    num_trajectories: int
+    seed: int
+    points: tuple[int, ...]
+    times: tuple[float, ...]
+    parameters: dict[str, float]
+    precision: str
+
+    def to_json(self) -> str:
+        return json.dumps(vars(self), sort_keys=True)
+
+
+def checked_request(
+    card: DatasetCard,
+    parameters: Mapping[str, float],
+    num_trajectories: int,
+    seed: int,
+    points: int | None,
+    frames: int | None,
+    dtype: Precision,
+) -> Request:
+    """What a user asks for, complete and allowed.
+
+    Raises:
+        UsageError: Names what is not.
+    """
+    if num_trajectories < 1:
+        raise UsageError(f"num_trajectories={num_trajectories} must be at least 1")
+    if seed < 0:
+        raise UsageError(f"seed={seed} must not be negative")
+    values, precision = checked_parameters(card, parameters), checked_precision(dtype)
+    times = checked_times(card, frames)
+    if card.discretisation.kind == "grid":
+        size = checked_grid(card, points, frames).space
+        name = str(precision).removeprefix("torch.")
+    else:
+        size, name = checked_nodes(card, points), "float64"
+    return Request(num_trajectories, seed, size, times, values, name)
 
 
 def checked_parameters(card: DatasetCard, given: Mapping[str, float]) -> dict[str, float]:
@@ -78,13 +127,10 @@ def checked_nodes(card: DatasetCard, points: int | None) -> tuple[int, int]:
     return card.discretisation.nodes
 
 
-def check_counts(num_trajectories: int, seed: int, batch_size: int | None) -> None:
-    if num_trajectories < 1:
-        raise UsageError(f"num_trajectories={num_trajectories} must be at least 1")
-    if seed < 0:
-        raise UsageError(f"seed={seed} must not be negative")
-    if batch_size is not None and batch_size < 1:
-        raise UsageError(f"batch_size={batch_size} must be at least 1")
+def check_positive(**counts: int | None) -> None:
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise UsageError(f"{name}={count} must be at least 1")
 
 
 def checked_precision(dtype: Precision) -> torch.dtype:

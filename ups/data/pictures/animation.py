@@ -20,7 +20,8 @@ from ups.errors import DataError, MissingExtraError
 from ups.files import atomic_path
 
 _DPI = 100
-_COLOURS = 256
+_COLOURS, _SCALE_COLOURS = 256, 120
+_PAPER = 249  # what is brighter is taken for white, so that the paper stays it
 
 
 def write_animation(
@@ -42,7 +43,7 @@ def write_animation(
     images = _images(drawing, scene, frames)
     if path.suffix.lower() == ".gif":
         few = (frames[0], frames[len(frames) // 2], frames[-1])
-        _write_gif(images, _palette(_images(drawing, scene, few)), path, fps)
+        _write_gif(images, _palette(drawing, _images(drawing, scene, few)), path, fps)
     else:
         _write_mp4(images, path, fps, find_ffmpeg())
 
@@ -86,16 +87,21 @@ def _window(pixels: Array) -> tuple[slice, slice]:
     return parts[0], parts[1]
 
 
-def _palette(images: Iterable[Array]) -> Image.Image:
-    """The colours of a GIF: white, and what represents all colours found, however rare, alike.
+def _palette(drawing: Drawing, images: Iterable[Array]) -> Image.Image:
+    """The colours of a GIF: white, the colour scales, and what represents all else that is found.
 
     Counting how often colours occur would spend the palette on the paper and on grey letters.
     """
     found = np.unique(np.concatenate([_codes(image) for image in images]))
     shades = np.stack([found >> 16, found >> 8 & 255, found & 255], axis=-1).astype(np.uint8)
-    chosen = Image.fromarray(shades[None]).quantize(_COLOURS - 1, kmeans=1).getpalette() or []
+    ink = shades[(shades < _PAPER).any(axis=1)]
+    maps = {scale.colours: scale.map for scale in drawing.scales}
+    steps = np.linspace(0, 1, _SCALE_COLOURS // max(len(maps), 1))
+    scales = [(255 * each(steps)[:, :3]).round().astype(np.uint8) for each in maps.values()]
+    fixed = np.concatenate([np.full((1, 3), 255, np.uint8), *scales])
+    rest = Image.fromarray(ink[None]).quantize(_COLOURS - len(fixed), kmeans=1).getpalette() or []
     palette = Image.new("P", (1, 1))
-    palette.putpalette([255, 255, 255, *chosen[: 3 * (_COLOURS - 1)]])
+    palette.putpalette([*fixed.ravel().tolist(), *rest][: 3 * _COLOURS])
     return palette
 
 

@@ -116,6 +116,7 @@ class Drawing:
 
     figure: Figure
     updates: list[Update] = field(default_factory=list)
+    scales: list[Scale] = field(default_factory=list)
     clock: Text | None = None
 
     def change(self, frame: int, time: str) -> None:
@@ -168,6 +169,7 @@ def assemble(
     drawing = start(sheet, painter.scene, time)
     crowded = min(sheet.before[1:-1], default=1.0) < 0.3
     scales = {bar.quantity.name: scale_over(painter, bar.quantity, frames) for bar in bars}
+    drawing.scales += scales.values()
     for cell in cells:
         axes = sheet.panel_at(drawing.figure, cell.row, cell.column)
         scale = scales[cell.quantity.name]

@@ -6,7 +6,7 @@ Nothing outside a picture changes: matplotlib's settings are put back, no displa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ GREY = "0.35"
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _MARGIN_INCHES = 0.08
 _RARE = 1 / 3
+_MIDDLE = (0.002, 0.998)
 _NO_DATE = {
     "png": {"Software": None},
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
@@ -111,20 +112,22 @@ class Scale:
 
 
 def scale_of(samples: Iterable[Array], *, signed: bool, colours: str = "viridis") -> Scale:
-    """One scale for all shown values of a quantity.
+    """One scale for all shown frames of a quantity.
 
-    A few extreme points may not make the rest pale: where the middle 99.6 % span less than half of
-    the range, the scale ends there. `signed` quantities that take both signs get a scale that is
-    symmetric about zero, unless one sign is so rare that this would waste colours.
+    A few extremes may not make the rest pale. Where the middle 99.6 % of the values span less than
+    half of their range, or all frames but the widest less than a third of it, the scale ends there.
+    `signed` quantities that take both signs get a scale that is symmetric about zero, unless one
+    sign is so rare that this would waste colours.
+
+    Args:
+        samples: Values of each frame.
     """
-    parts = [part[np.isfinite(part)].ravel().astype(np.float64) for part in samples]
-    values = np.concatenate(parts) if parts else np.empty(0)
-    if not values.size:
+    frames = [part[np.isfinite(part)].ravel().astype(np.float64) for part in samples]
+    frames = [frame for frame in frames if frame.size]
+    if not frames:
         return Scale(0.0, 1.0, colours)
-    least, most = float(values.min()), float(values.max())
-    low, high = (float(q) for q in np.quantile(values, (0.002, 0.998)))
-    if not 0 < high - low < 0.5 * (most - least):
-        low, high = least, most
+    least, most = min(float(f.min()) for f in frames), max(float(f.max()) for f in frames)
+    low, high = _without_extremes(frames, least, most)
     if signed and low < 0 < high and min(-low, high) > _RARE * max(-low, high):
         high = max(-low, high)
         low, colours = -high, "RdBu_r"
@@ -133,6 +136,19 @@ def scale_of(samples: Iterable[Array], *, signed: bool, colours: str = "viridis"
         low, high = middle - half, middle + half
     ends = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}
     return Scale(low, high, colours, ends[int(least < low), int(most > high)])
+
+
+def _without_extremes(frames: Sequence[Array], least: float, most: float) -> tuple[float, float]:
+    low, high = (float(q) for q in np.quantile(np.concatenate(frames), _MIDDLE))
+    if not 0 < high - low < 0.5 * (most - least):
+        low, high = least, most
+    if len(frames) > 1:
+        ranges = sorted((np.quantile(frame, _MIDDLE) for frame in frames), key=np.ptp)[:-1]
+        below, above = float(min(r[0] for r in ranges)), float(max(r[1] for r in ranges))
+        if 0 < above - below < (high - low) / 3:
+            low, high = below, above
+    near = 0.1 * (high - low)  # an end that is nearly reached is not cut off
+    return least if low - least < near else low, most if most - high < near else high
 
 
 def save(figure: Figure, path: Path, dpi: int | None = None) -> None:
