@@ -23,13 +23,17 @@ _CONVERT = """
 import sys
 from pathlib import Path
 from ups.data import plan
-from ups.data.convert import convert
+from ups.data.convert import Recipe, convert
 from ups.registry import load_card
 if __name__ == "__main__":
     plan._UNIT_BYTES = 2**20
-    raw, workers = Path(sys.argv[1]), int(sys.argv[2])
-    convert(load_card("advection1d"), [raw], version="v", workers=workers)
+    raw, workers, stride = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    recipe = Recipe(stride_t=stride)
+    convert(load_card("advection1d"), [raw], recipe=recipe, version="v", workers=workers)
 """
+
+_STRIDES = (1, 2)
+"""Without a stride bytes are copied by threads, with one they are reduced by processes."""
 
 
 @dataclass
@@ -63,25 +67,30 @@ def kill_and_compare(home: Path, *, kills: int, trajectories: int, seed: int = 0
     script.write_text(_CONVERT)
     target = home / "data/advection1d/v.h5"
 
-    def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, str(script), str(raw), str(draw.randint(1, 3))])
+    def start(stride: int) -> subprocess.Popen[bytes]:
+        workers = str(draw.randint(1, 3))
+        return subprocess.Popen([sys.executable, str(script), str(raw), workers, str(stride)])
 
-    begun = time.perf_counter()
-    assert start().wait() == 0
-    whole, expected = time.perf_counter() - begun, sha256_file(target)
+    begun, expected = time.perf_counter(), {}
+    for stride in _STRIDES:
+        target.unlink(missing_ok=True)
+        assert start(stride).wait() == 0
+        expected[stride] = sha256_file(target)
+    whole = (time.perf_counter() - begun) / len(_STRIDES)
     outcome = Outcome(0, 0, 0)
     while outcome.kills < kills:
         target.unlink(missing_ok=True)
+        stride = draw.choice(_STRIDES)
         for _ in range(draw.randint(1, 3)):  # one interrupted conversion may be killed again
-            process = start()
+            process = start(stride)
             try:
                 process.wait(draw.uniform(0.2 * whole, whole))
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 outcome.kills += process.wait() == -signal.SIGKILL
-        assert start().wait() == 0
+        assert start(stride).wait() == 0
         outcome.runs += 1
-        outcome.identical += sha256_file(target) == expected
+        outcome.identical += sha256_file(target) == expected[stride]
         leftovers = [p.name for p in target.parent.iterdir() if "converting" in p.name]
         assert not leftovers, leftovers
     return outcome
