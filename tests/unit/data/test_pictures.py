@@ -240,11 +240,15 @@ def test_what_is_not_finite_is_grey_and_does_not_stretch_the_scale(flow, bad):
     assert colour_at(drawing, image.axes, 6.5 / 12, 4.5 / 8) == (153, 153, 153)
 
 
-@pytest.mark.parametrize("value", [0.0, 5.0, -1e30, 3e38, np.nan])
-@pytest.mark.parametrize("suffix", [".png", ".gif"])
+@pytest.mark.parametrize(
+    ("value", "suffix"),
+    [(0.0, ".png"), (5.0, ".png"), (-1e30, ".png"), (3e38, ".gif"), (np.nan, ".png"),
+     (np.nan, ".gif")],
+)  # fmt: skip
 def test_constant_and_empty_fields_are_drawn_without_a_warning(flow, value, suffix, tmp_path):
     overwritten(flow(2), np.s_[..., 2], value)
-    assert show("compressible_ns2d", field="vx", out=tmp_path / f"a{suffix}").path.is_file()
+    made = show("compressible_ns2d", field="vx", frames=2, out=tmp_path / f"a{suffix}", dpi=50)
+    assert made.path.is_file()
 
 
 def test_axes_that_are_not_evenly_spaced_keep_their_places():
@@ -348,6 +352,30 @@ def test_an_update_of_a_mesh_shows_the_other_frame(points):
     mesh = next(c for c in drawing.figure.axes[0].collections if isinstance(c, TriMesh))
     np.testing.assert_allclose(mesh.get_array(), scene.store.fields(0)[4, :, 0])
     assert drawing.clock.get_text() == "t = 2"
+
+
+def test_a_mesh_that_moves_is_drawn_where_it_is(points, monkeypatch):
+    scene = points("mesh", ring())
+    original = Scene.positions
+    monkeypatch.setattr(Scene, "moves", True)
+    monkeypatch.setattr(Scene, "positions", lambda self, i: original(self, i) / (1 + i))
+    drawing = layout.single(MeshPainter(scene), quantities_of(scene, "u"), 0, (0, 1))
+    axes = drawing.figure.axes[0]
+    assert colour_at(drawing, axes, 0.9, 0.9) != (255, 255, 255)
+    drawing.change(1, "")
+    assert len(axes.collections) == len(axes.lines) == 1
+    assert colour_at(drawing, axes, 0.9, 0.9) == (255, 255, 255)
+    assert colour_at(drawing, axes, 0.45, 0.45) != (255, 255, 255)
+
+
+def test_quadrilaterals_are_filled_and_their_diagonals_are_not_drawn(points, monkeypatch):
+    scene = points("mesh", ring())
+    monkeypatch.setattr(Scene, "cells", lambda self: np.array([[0, 1, 5, 4], [1, 2, 6, 5]]))
+    drawing = layout.single(MeshPainter(scene), quantities_of(scene, "u"), 0)
+    axes = drawing.figure.axes[0]
+    assert np.isnan(axes.lines[0].get_xdata()).sum() == 7
+    assert colour_at(drawing, axes, 0.5, 0.15) != (255, 255, 255)
+    assert colour_at(drawing, axes, 0.15, 0.5) == (255, 255, 255)
 
 
 def test_cells_that_name_missing_nodes_are_refused(points, monkeypatch):
@@ -455,7 +483,8 @@ def test_arrows_need_a_velocity(points):
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf", ".gif"])
 def test_the_same_picture_has_the_same_bytes_whatever_the_settings(store, tmp_path, suffix):
     def bytes_of(name):
-        return show("advection1d", out=tmp_path / f"{name}{suffix}", dpi=50).path.read_bytes()
+        made = show("advection1d", out=tmp_path / f"{name}{suffix}", frames=3, dpi=50)
+        return made.path.read_bytes()
 
     first = bytes_of("a")
     with matplotlib.rc_context({"font.size": 30, "image.cmap": "jet", "axes.grid": True}):

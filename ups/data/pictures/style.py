@@ -142,7 +142,7 @@ def _without_extremes(frames: Sequence[Array], least: float, most: float) -> tup
     low, high = (float(q) for q in np.quantile(np.concatenate(frames), _MIDDLE))
     if not 0 < high - low < 0.5 * (most - least):
         low, high = least, most
-    if len(frames) > 1:
+    if len(frames) > 2:
         ranges = sorted((np.quantile(frame, _MIDDLE) for frame in frames), key=np.ptp)[:-1]
         below, above = float(min(r[0] for r in ranges)), float(max(r[1] for r in ranges))
         if 0 < above - below < (high - low) / 3:
