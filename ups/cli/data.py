@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ups.cli import data_cards, data_convert, data_disk, data_download, data_generate
+from ups.cli import data_cards, data_convert, data_disk, data_download, data_generate, data_show
 from ups.cli._app import group
 
 app = group("List, generate, download, convert and audit datasets.")
@@ -12,5 +12,6 @@ app.command("generate")(data_generate.generate)
 app.command("download")(data_download.download)
 app.command("convert")(data_convert.convert)
 app.command("audit")(data_convert.audit)
+app.command("show")(data_show.show)
 app.command("du")(data_disk.du)
 app.command("prune")(data_disk.prune)
