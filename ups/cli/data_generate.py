@@ -28,6 +28,14 @@ def generate(
         int | None, typer.Option(min=2, help="Stored frames.", show_default="as published")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Processes; the result does not depend on it. A GPU has one.",
+            show_default="1 for short work, else cores",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for the raw file.", show_default="the dataset's raw folder"),
@@ -36,7 +44,10 @@ def generate(
         bool, typer.Option("--force", help="Replace another file of the same name.")
     ] = False,
 ) -> None:
-    """Solve the PDE and write trajectories in the published layout."""
+    """Solve the PDE and write trajectories in the published layout.
+
+    Stopped or killed, it continues when the same command is run again.
+    """
     from ups import registry
     from ups.data.generate import generate as run
 
@@ -58,6 +69,7 @@ def generate(
             points=points,
             frames=frames,
             device=device,
+            workers=workers,
             force=force,
             progress=made,
         )

@@ -81,7 +81,7 @@ def plan_pruning(
 ) -> Pruning:
     """Choose what to remove; nothing is touched.
 
-    Unfinished conversions and downloads and rejected files go when they are older than
+    Unfinished conversions, generations and downloads and rejected files go when they are older than
     `older_than_s`, one day by default. Versions go only when `older_than_s` or `keep_last` is
     given: those older than the one and not among the newest `keep_last` of their dataset. What a
     run was trained on or a cache was made from stays without `force`; so does what nothing brings
@@ -121,7 +121,7 @@ def _of_dataset(key: str, users: dict[tuple[str, str], list[str]]) -> Iterator[I
     folder = paths.data_dir(key)
     card = load_card(key) if key in dataset_keys() else None
     caches = [p for p in (paths.caches_dir() / key).glob("*/*") if p.is_dir()]
-    has_raw = any(path.is_file() for path in paths.raw_dir(key).glob("*"))
+    has_raw = any(path.is_file() for path in paths.raw_dir(key).glob("[!.]*"))
     for path in version_paths(key):
         used = [*users.get((key, path.stem), []),
                 *(f"cache {c.name}" for c in caches if c.parent.name == path.stem)]  # fmt: skip
@@ -133,6 +133,8 @@ def _of_dataset(key: str, users: dict[tuple[str, str], list[str]]) -> Iterator[I
         if path.name.startswith("."):
             if path.suffix == ".part":
                 yield _item("unfinished", key, path, again=f"ups data download {key}")
+            elif path.suffix == ".generating":
+                yield _item("unfinished", key, path, again=f"ups data generate {key}")
         else:
             yield _item("raw", key, path, again=_how_again(card, path))
     for path in sorted((folder / "rejected").glob("*")):

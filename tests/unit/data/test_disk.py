@@ -54,6 +54,7 @@ def names(items):
 
 def test_everything_on_the_disk_is_counted_and_says_how_it_comes_back(versions, home):
     (home / "data/advection1d/.v.converting").mkdir()
+    (home / "data/advection1d/raw/.x.hdf5.generating").mkdir()
     (home / "data/advection1d/rejected").mkdir()
     (home / "data/advection1d/rejected/x.bad-1").write_bytes(b"abc")
     found = {item.path.name: item for item in disk_usage()}
@@ -61,6 +62,8 @@ def test_everything_on_the_disk_is_counted_and_says_how_it_comes_back(versions, 
     assert found[versions[0].name].again == "ups data convert advection1d"
     assert found["1D_Advection_Sols_beta1.0.hdf5"].again == "ups data download advection1d"
     assert found[".v.converting"].kind == "unfinished"
+    assert found[".x.hdf5.generating"].kind == "unfinished"
+    assert found[".x.hdf5.generating"].again == "ups data generate advection1d"
     assert found["x.bad-1"].kind == "rejected"
 
 
@@ -112,6 +115,22 @@ def test_what_another_process_holds_stays(versions):
     with files.exclusive(versions[0], "testing"):
         plan = plan_pruning(disk_usage(), keep_last=0)
         assert [(i.path, r) for i, r in plan.keep] == [(versions[0], "in use by another process")]
+
+
+def test_a_lock_that_is_left_over_is_no_raw_file(versions, raw):
+    raw.rename(raw.with_name(f".{raw.name}.lock"))
+    assert not plan_pruning(disk_usage(), keep_last=0).remove
+
+
+def test_a_generation_under_way_stays(home):
+    work = home / "data/advection1d/raw/.x.hdf5.generating"
+    work.mkdir(parents=True)
+    _age(work, 2)
+    with files.exclusive(work, "testing"):
+        assert not plan_pruning(disk_usage()).remove
+    (left,) = plan_pruning(disk_usage()).remove
+    remove(left)
+    assert list(work.parent.iterdir()) == []
 
 
 def test_removed_things_are_gone_and_the_rest_is_there(versions, home):

@@ -273,14 +273,14 @@ def test_names_are_the_published_ones(key):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
-def test_interrupted_generation_leaves_nothing(burgers, tmp_path, error):
+def test_interrupted_generation_leaves_no_raw_file(burgers, tmp_path, error):
     def stop(done: int, total: int) -> None:
         raise error
 
     with pytest.raises(error):
         generate(burgers, parameters={"nu": 0.1}, num_trajectories=2, seed=0, out_dir=tmp_path,
                  points=32, frames=3, progress=stop)  # fmt: skip
-    assert list(tmp_path.iterdir()) == []
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_progress_counts_trajectories(burgers, tmp_path):

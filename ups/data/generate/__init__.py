@@ -2,56 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import h5py
-import numpy as np
 import torch
 
-from ups import __version__
-from ups.data.generate.base import Grid, PointTask, Task
-from ups.data.generate.raw_files import raw_writer
+from ups import files
+from ups.data.generate.job import Job, generator_label, generator_of
+from ups.data.generate.pieces import Pieces
 from ups.data.generate.request import (
     Precision,
-    check_counts,
+    Request,
+    check_positive,
     checked_device,
-    checked_grid,
-    checked_nodes,
-    checked_parameters,
-    checked_precision,
-    checked_times,
+    checked_request,
 )
-from ups.data.generate.solvers import grid_solver, point_solver
-from ups.data.layouts.points import PointsWriter
-from ups.errors import DataError, UsageError
-from ups.files import atomic_path
-from ups.registry import DatasetCard, Generator
+from ups.data.generate.run import Progress, make_file
+from ups.errors import DataError, UsageError, translated_os_errors
+from ups.registry import DatasetCard
 
-Progress = Callable[[int, int], None]
-_BATCH_BYTES = 128 * 2**20
-
-
-@dataclass(frozen=True)
-class Request:
-    """What makes a generated file what it is.
-
-    Attributes:
-        points: Grid points of each axis, or fewest and most nodes.
-    """
-
-    num_trajectories: int
-    seed: int
-    points: tuple[int, ...]
-    times: tuple[float, ...]
-    parameters: dict[str, float]
-    precision: str
-
-    def to_json(self) -> str:
-        return json.dumps(vars(self), sort_keys=True)
+__all__ = ["Precision", "Request", "generate", "generator_label", "is_generated", "raw_file_name"]
 
 
 def generate(
@@ -66,6 +37,7 @@ def generate(
     device: str | torch.device = "cpu",
     dtype: Precision = torch.float32,
     batch_size: int | None = None,
+    workers: int | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Path:
@@ -73,8 +45,10 @@ def generate(
 
     The file has the keys, shapes, types, storage, attributes and name of the published file for
     these parameters, plus attributes that say how it was made. Trajectory i depends on
-    (seed, i), the grid and the parameters alone. Written batch by batch under a temporary name,
-    then renamed.
+    (seed, i), the grid and the parameters alone; its last bits also on the batch size and the
+    device. The file appears under its name only when complete. Killed and run again, generation
+    continues, and the result is byte for byte that of an uninterrupted run with any number of
+    workers. With more than one batch it needs the file's size twice on the disk while it runs.
 
     Args:
         parameters: A value for each of the card's parameters, for example {"nu": 0.01}; those
@@ -85,41 +59,41 @@ def generate(
         dtype: Precision to solve in; the file is float32. Meshes and particles use float64.
         force: Replace a file of that name that was not made so. Without it, such a file, which may
             be a published original, is left alone, and one that was made so is returned as it is.
-        batch_size: Trajectories solved at once; by default what 128 MiB of output hold.
-        progress: Called with (trajectories done, all) after every batch.
+        batch_size: Trajectories solved at once, and lost at most by each process when it is
+            killed; by default what 128 MiB of output hold, on a processor at most 128. Meshes
+            and particles: always one.
+        workers: Processes. None takes one for short work, else one for each core, at most 8; on
+            a GPU it is always one. A script that is not guarded by `__name__ == "__main__"`
+            needs workers=1.
+        progress: Called with (trajectories done, all) after every batch, and once at the start
+            where a killed run is continued.
     Returns:
         The file's path in `out_dir`.
     Raises:
         UsageError: A parameter, count, precision or device that cannot be used.
-        DataError: A solution did not stay finite, the file could not be written, or another file
-            of its name is there.
+        DataError: A solution did not stay finite, the file could not be written, another file
+            of its name is there, or another process is making it.
     """
-    _generator(card)
-    check_counts(num_trajectories, seed, batch_size)
-    values = checked_parameters(card, parameters)
-    path = Path(out_dir) / raw_file_name(card, values)
-    where, precision = checked_device(device), checked_precision(dtype)
-    request = _request(card, num_trajectories, seed, points, frames, values, precision)
-    if path.exists() and not force:
-        if _made_by(path) == (generator_label(card), request.to_json()):
-            return path
-        raise DataError(
-            f"{path}: is there already, and not what this command would make",
-            hint="--out FOLDER to keep both, --force to replace it",
-        )
-    with atomic_path(path) as temporary, _one_thread():
-        if card.discretisation.kind == "grid":
-            grid = checked_grid(card, points, frames)
-            size = batch_size or _batch_size(card, grid, precision)
-            _solve_grid(temporary, card, request, grid, where, precision, size, progress)
+    generator_of(card)
+    check_positive(batch_size=batch_size, workers=workers)
+    request = checked_request(card, parameters, num_trajectories, seed, points, frames, dtype)
+    path = Path(out_dir) / raw_file_name(card, request.parameters)
+    job = Job.of(card, request, checked_device(device), batch_size)
+    pieces = Pieces.beside(path, job)
+    if not force and _is_there(path, job) and not pieces.exist:
+        return path
+    with files.exclusive(pieces.folder, f"generating {card.key}"):
+        if not force and _is_there(path, job):
+            pieces.remove()  # of a run that was killed at its end
         else:
-            _solve_points(temporary, card, request, where, progress)
+            with translated_os_errors(path, "writing"):
+                make_file(job, path, pieces, workers, progress)
     return path
 
 
 def raw_file_name(card: DatasetCard, parameters: Mapping[str, float]) -> str:
     """The name `generate` gives a file: the published one, where these parameters have one."""
-    template = _generator(card).file
+    template = generator_of(card).file
     names = {name: repr(float(value)) for name, value in parameters.items()}
     try:
         return template.format(**names)
@@ -141,38 +115,20 @@ def is_generated(
     dtype: Precision = torch.float32,
 ) -> bool:
     """Whether `path` is what this version's generator makes of these numbers."""
-    values, precision = checked_parameters(card, parameters), checked_precision(dtype)
-    request = _request(card, num_trajectories, seed, points, frames, values, precision)
+    request = checked_request(card, parameters, num_trajectories, seed, points, frames, dtype)
     return _made_by(path) == (generator_label(card), request.to_json())
 
 
-def generator_label(card: DatasetCard) -> str:
-    """What `generate` writes into a raw file as its maker: version of ups and solver."""
-    return f"ups {__version__} {_generator(card).kind}"
-
-
-def _generator(card: DatasetCard) -> Generator:
-    if card.generator is None:
-        raise UsageError(f"{card.key}: has no built-in generator", hint="ups data list")
-    return card.generator
-
-
-def _request(
-    card: DatasetCard,
-    num_trajectories: int,
-    seed: int,
-    points: int | None,
-    frames: int | None,
-    parameters: dict[str, float],
-    precision: torch.dtype,
-) -> Request:
-    times = checked_times(card, frames)
-    if card.discretisation.kind == "grid":
-        size = checked_grid(card, points, frames).space
-        name = str(precision).removeprefix("torch.")
-    else:
-        size, name = checked_nodes(card, points), "float64"
-    return Request(num_trajectories, seed, size, times, parameters, name)
+def _is_there(path: Path, job: Job) -> bool:
+    """Whether the job's file is there; a file that is something else is not overwritten."""
+    if not path.exists():
+        return False
+    if _made_by(path) == (generator_label(job.card), job.request.to_json()):
+        return True
+    raise DataError(
+        f"{path}: is there already, and not what this command would make",
+        hint="--out FOLDER to keep both, --force to replace it",
+    )
 
 
 def _made_by(path: Path) -> tuple[str, str] | None:
@@ -182,72 +138,3 @@ def _made_by(path: Path) -> tuple[str, str] | None:
             return str(file.attrs["generator"]), str(file.attrs["generator_request"])
     except (OSError, KeyError):
         return None
-
-
-def _provenance(card: DatasetCard, request: Request) -> dict[str, str | int]:
-    """Attributes that the published files do not have; readers tolerate them."""
-    return {
-        "generator": generator_label(card),
-        "generator_seed": request.seed,
-        "generator_request": request.to_json(),
-    }
-
-
-def _solve_grid(
-    path: Path,
-    card: DatasetCard,
-    request: Request,
-    grid: Grid,
-    device: torch.device,
-    precision: torch.dtype,
-    batch_size: int,
-    progress: Progress | None,
-) -> None:
-    solver, total = grid_solver(_generator(card).kind), request.num_trajectories
-    provenance = _provenance(card, request)
-    with raw_writer(path, card, grid, total, request.parameters, provenance) as writer:
-        for start in range(0, total, batch_size):
-            batch = range(start, min(start + batch_size, total))
-            task = Task(batch, request.seed, grid, request.parameters, device, precision)
-            writer.append(solver(task))
-            if progress is not None:
-                progress(batch.stop, total)
-
-
-def _solve_points(
-    path: Path, card: DatasetCard, request: Request, device: torch.device, progress: Progress | None
-) -> None:
-    solver, total = point_solver(_generator(card).kind), request.num_trajectories
-    task = PointTask(
-        range(total), request.seed, request.times, (request.points[0], request.points[1]),
-        request.parameters, device,
-    )  # fmt: skip
-    writer = PointsWriter(path, np.asarray(request.times), card)
-    for index, solved in enumerate(solver(task)):
-        writer.append(solved.trajectory, {**request.parameters, **solved.drawn})
-        if progress is not None:
-            progress(index + 1, total)
-    with h5py.File(path, "r+") as file:
-        file.attrs.update(_provenance(card, request))
-
-
-def _batch_size(card: DatasetCard, grid: Grid, precision: torch.dtype) -> int:
-    values = len(grid.times) * len(card.fields) + len(card.inputs)
-    for points in grid.space:
-        values *= points
-    return max(1, _BATCH_BYTES // (precision.itemsize * values))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep torch on one core for the block.
-
-    The operations are short: a second thread gains a third on two idle cores and costs a factor
-    of a hundred when another process holds one of them, because both wait for each other.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -84,6 +84,7 @@ class ArraysWriter:
             _write_coordinates(file, card, grid)
             file.attrs.update(_attributes(card, parameters))
             file.attrs.update(provenance)
+        self._end = path.stat().st_size
         last = max(self._offsets, key=lambda name: self._offsets[name])
         reserve(path, self._offsets[last] + num_trajectories * self._sizes[last])
         self._file = os.open(path, os.O_WRONLY)
@@ -105,6 +106,7 @@ class ArraysWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        os.ftruncate(self._file, self._end)
         os.close(self._file)
         if error is None and self._drawn:
             with h5py.File(self._path, "r+") as file:
@@ -132,10 +134,12 @@ class GroupsWriter:
         self._order = getattr(card.source, "axis_order", None) or [
             axis.name for axis in card.discretisation.axes
         ]
+        values = 4 * len(grid.times) * math.prod(grid.space) * len(card.fields)
+        num_bytes = num_trajectories * (values + _AROUND_BYTES)
+        reserve(path, num_bytes)
         with h5py.File(path, "w") as file:
             file.attrs.update(provenance)
-        values = 4 * len(grid.times) * math.prod(grid.space) * len(card.fields)
-        reserve(path, path.stat().st_size + num_trajectories * (values + _AROUND_BYTES))
+        reserve(path, path.stat().st_size + num_bytes)
         self._file = h5py.File(path, "r+")
 
     def append(self, solution: Solution) -> None:
