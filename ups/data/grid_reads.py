@@ -1,28 +1,24 @@
-"""Windows of a grid store, read by position into the batch that will hold them.
+"""Windows of a grid store, copied from its memory map into the batch that will hold them.
 
-Reading by position (`preadv`) instead of through the store's memory map: a process that has read
-many windows has not mapped the whole file, a page fault costs nothing, and a cold read fetches
-what was asked for instead of 128 kB around it. Positions belong to each call, so descriptors may
-be shared by forked workers.
+Reduction, reflection, rotation and shift are all in how the map is looked at: a value is copied
+once. Reading by position (`preadv`) instead was measured at 0.6 of the map's speed.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import weakref
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ups.data.augment import Components, Orientation, oriented, shift, with_components
+from ups.data.mapped_pages import MappedPages
 from ups.data.store import TrajectoryStore
 from ups.data.symmetries import Move
 from ups.data.window_batches import Empty
-from ups.errors import ConfigError, DataError, translated_os_errors
+from ups.errors import ConfigError
 
 Array = npt.NDArray[Any]
 Reduce = Literal["stride", "mean"]
@@ -71,38 +67,6 @@ class Reduction:
         return np.asarray(blocks.mean(axes, dtype=np.float64).astype(values.dtype))
 
 
-class RowsOfFile:
-    """Rows of a contiguous array in a file, read by position.
-
-    Args:
-        mapped: A memory map of the array; its values are not touched.
-    """
-
-    def __init__(self, mapped: Any) -> None:
-        self.path = Path(mapped.filename)
-        self.shape, self.dtype = tuple(mapped.shape), mapped.dtype
-        self._offset = int(mapped.offset)
-        with translated_os_errors(self.path, "reading"):
-            self._descriptor = os.open(self.path, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._descriptor)
-
-    def read_into(self, out: Array, index: tuple[int, ...]) -> None:
-        """Fill `out`, contiguous, with the values from `array[index]` on."""
-        place = 0
-        for size, number in zip(self.shape, index, strict=False):
-            place = place * size + number
-        place *= math.prod(self.shape[len(index) :]) * self.dtype.itemsize
-        rest, position = out.data.cast("B"), self._offset + place
-        with translated_os_errors(self.path, "reading"):
-            while rest:
-                count = os.preadv(self._descriptor, [rest], position)
-                if not count:
-                    raise DataError(
-                        f"{self.path}: the file is truncated", hint="ups data convert --force"
-                    )
-                rest, position = rest[count:], position + count
-
-
 class GridReader:
     """Fields and inputs of windows, reduced and moved.
 
@@ -126,8 +90,9 @@ class GridReader:
         self.space = tuple(len(axis) for axis in self.coords)
         self._num_dims = len(self.space)
         self._vectors = vectors
-        self._fields = RowsOfFile(store.fields)
-        self._inputs = None if store.inputs is None else RowsOfFile(store.inputs)
+        self._fields = np.asarray(store.fields)  # plain arrays are sliced faster than maps
+        self._inputs = None if store.inputs is None else np.asarray(store.inputs)
+        self._pages = MappedPages()
         self._still = Orientation.identity(self._num_dims)
 
     @property
@@ -151,33 +116,25 @@ class GridReader:
         inputs = None
         if self._inputs is not None:
             inputs = empty((count, *self.space, self._inputs.shape[-1]), np.float32)
-        direct = self.reduction.stride == 1 and moves is None
-        scratch = None if direct else np.empty((self.length, *self._fields.shape[2:]), np.float32)
-        for row in range(count):
-            trajectory, start = int(trajectories[row]), int(starts[row])
-            self._read_frames(fields[row] if scratch is None else scratch, trajectory, start)
+        span = (self.length - 1) * self.stride_t + 1
+        places = zip(trajectories.tolist(), starts.tolist(), strict=True)
+        for row, (trajectory, start) in enumerate(places):
             move = moves[row] if moves else None
-            if scratch is not None:
-                self._place(fields[row], scratch, move, self._vectors[0])
-            if inputs is not None:
-                self._read_inputs(inputs[row], trajectory, move, direct)
+            frames = self._fields[trajectory, start : start + span : self.stride_t]
+            self._place(fields[row], frames, move, self._vectors[0])
+            if inputs is not None and self._inputs is not None:
+                self._place(inputs[row], self._inputs[trajectory], move, self._vectors[1])
+        self._let_go(count)
         return fields, inputs
 
-    def _read_frames(self, out: Array, trajectory: int, start: int) -> None:
-        if self.stride_t == 1:
-            self._fields.read_into(out, (trajectory, start))
-            return
-        for index in range(self.length):
-            self._fields.read_into(out[index], (trajectory, start + index * self.stride_t))
-
-    def _read_inputs(self, out: Array, trajectory: int, move: Move | None, direct: bool) -> None:
-        assert self._inputs is not None
-        if direct:
-            self._inputs.read_into(out, (trajectory,))
-            return
-        scratch = np.empty(self._inputs.shape[1:], np.float32)
-        self._inputs.read_into(scratch, (trajectory,))
-        self._place(out, scratch, move, self._vectors[1])
+    def _let_go(self, count: int) -> None:
+        """Of pages, once there are many."""
+        whole = math.prod(self._fields.shape[2:]) * 4
+        apart = self.length if self.stride_t > 1 else 1
+        self._pages.touched(self._fields, count * self.length * whole, count * apart)
+        if self._inputs is not None:
+            self._pages.touched(self._inputs, count * self._inputs[0].nbytes, count)
+        self._pages.release()
 
     def _place(self, out: Array, values: Array, move: Move | None, vectors: Components) -> None:
         """Reduce, turn and shift one window into its place in the batch."""

@@ -258,9 +258,9 @@ class _Crew:
     def take(self, worker: int, step: int) -> WindowBatch:
         """The batch that was asked for, as soon as it is there."""
         pipe, process = self._pipes[worker], self._processes[worker]
-        connection.wait([pipe, process.sentinel])
+        ready = connection.wait([pipe, process.sentinel])
         try:
-            if not pipe.poll():
+            if pipe not in ready and not pipe.poll():  # its last words may have come meanwhile
                 raise EOFError
             answer = pipe.recv()
         except (EOFError, OSError) as error:

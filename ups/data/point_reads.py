@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,42 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ups.data.augment import Components, moved_points, with_components
+from ups.data.mapped_pages import MappedPages
 from ups.data.points import PointStore
 from ups.data.symmetries import Geometry, Move
 from ups.data.window_batches import Empty
 
 Array = npt.NDArray[Any]
-_MAPPED_BYTES = 64 * 2**20
-
-
-class MappedPages:
-    """Keeps a process from holding every page it has read through memory maps.
-
-    The pages stay in the system's cache; only this process' share in them ends.
-    """
-
-    def __init__(self, most_bytes: int = _MAPPED_BYTES) -> None:
-        self._most, self._seen = most_bytes, 0
-        self._maps: dict[int, mmap.mmap] = {}
-
-    def touched(self, view: Array) -> None:
-        """Note that the values of a view of a map have been read."""
-        base: Any = view
-        while isinstance(base, np.ndarray):
-            base = base.base
-        if isinstance(base, mmap.mmap):
-            self._maps[id(base)] = base
-            self._seen += view.nbytes
-
-    def release(self) -> None:
-        """Let go of what was read, if it is much. No view of it need be given up."""
-        if self._seen < self._most:
-            return
-        if hasattr(mmap, "MADV_DONTNEED"):
-            for mapped in self._maps.values():
-                mapped.madvise(mmap.MADV_DONTNEED)
-        self._maps.clear()
-        self._seen = 0
 
 
 @dataclass(frozen=True)
