@@ -55,10 +55,13 @@ def convert(
     """
     from ups import registry
     from ups.data import convert as conversion
+    from ups.data.layouts.probe import check_openable
 
     if shard and merge:
         raise UsageError("--shard and --merge exclude each other")
     card = registry.load_card(dataset)
+    found = conversion.find_raw(card, raw or [])
+    check_openable(found, card)
     places = _places(trajectories) if trajectories else None
     options: dict[str, Any] = {
         "recipe": conversion.Recipe(limit, stride_x, stride_t, exclude_invalid, places),
@@ -68,17 +71,17 @@ def convert(
         bar = bars.of("convert")
         if shard:
             made = conversion.convert_shard(
-                card, raw or [], shard=_shard(shard), workers=workers, progress=bar, **options
+                card, found, shard=_shard(shard), workers=workers, progress=bar, **options
             )
             text = f"{made.num_trajectories} trajectories of {dataset}/{made.version}"
         elif merge:
             merged = conversion.merge_shards(
-                card, raw or [], count=merge, force=force, progress=bar, **options
+                card, found, count=merge, force=force, progress=bar, **options
             )
             text = describe_conversion(merged)
         else:
             result = conversion.convert(
-                card, raw or [], force=force, workers=workers, progress=bar, **options
+                card, found, force=force, workers=workers, progress=bar, **options
             )
             text = describe_conversion(result)
     what = f"{text} -> {paths.display(made.folder)}" if shard else text
