@@ -28,7 +28,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-_LIMIT_S = 20
+_LIMIT_S = 200
 Mutation = Callable[[Path, random.Random], None]
 
 
