@@ -312,7 +312,7 @@ def test_too_little_space_is_said_before_it_is_used_up(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"needs 0\.0 GB more while it is made, and 0\.0 GB") as e:
         make("burgers1d", tmp_path)
     assert "--out FOLDER" in str(e.value.hint)
-    assert len(pieces_in(tmp_path)) == 1
+    assert len(pieces_in(tmp_path)) == 2
 
 
 def test_two_at_once_are_kept_apart(tmp_path):
@@ -320,7 +320,7 @@ def test_two_at_once_are_kept_apart(tmp_path):
         make("burgers1d", tmp_path, progress=stop_after(1))
     with (
         files.exclusive(work_folder(tmp_path), "testing"),
-        pytest.raises(DataError, match="another process .* is generating burgers1d"),
+        pytest.raises(DataError, match=r"another process .* is generating burgers1d"),
     ):
         make("burgers1d", tmp_path)
 
@@ -328,7 +328,8 @@ def test_two_at_once_are_kept_apart(tmp_path):
 def test_without_a_number_short_work_is_done_here_and_long_work_by_all_cores(
     whole, tmp_path, monkeypatch
 ):
-    asked = []
+    asked, saved, save = [], [], Pieces.save
+    monkeypatch.setattr(Pieces, "save", lambda p, b, a: saved.append(b) or save(p, b, a))
 
     def noted(make, things, workers, *, where):
         asked.append((len(things), workers))
@@ -341,7 +342,8 @@ def test_without_a_number_short_work_is_done_here_and_long_work_by_all_cores(
     monkeypatch.setattr(run, "cores", lambda: 3)
     short = make("burgers1d", tmp_path / "short", workers=None)
     assert asked == []
-    monkeypatch.setattr(run, "_ALONE_SECONDS", 0.0)
+    assert saved == [range(0, 2)]
+    monkeypatch.setattr(run, "_SHORT_SECONDS", 0.0)
     long = make("burgers1d", tmp_path / "long", workers=None)
     assert asked == [(3, 3)]  # the first of four batches told how long they take
     assert short.read_bytes() == long.read_bytes() == whole("burgers1d")

@@ -44,14 +44,14 @@ class Pieces:
         return self.folder / "file"
 
     def prepare(self, job: Job) -> None:
-        """Make the folder, or remove from it what another job or a killed process left."""
-        self._own.mkdir(parents=True, exist_ok=True)
-        for entry in self.folder.iterdir():
-            if entry != self._own:
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        for leftover in self._own.glob(".*"):
+        """Make the folder, or keep it where it is this job's; remove what is of no use."""
+        if not self.exist:
+            self.remove()
+            self._own.mkdir(parents=True)
+            files.write_text(self.folder / "request.json", job.request.to_json() + "\n")
+        self.file.unlink(missing_ok=True)
+        for leftover in self._own.glob(".*"):  # of a killed process
             leftover.unlink()
-        files.write_text(self.folder / "request.json", job.request.to_json() + "\n")
 
     @property
     def exist(self) -> bool:

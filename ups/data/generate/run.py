@@ -17,8 +17,8 @@ from ups.errors import DataError, UpsError
 Progress = Callable[[int, int], None]
 _Solved = Generator[range, None, None]
 
-_ALONE_SECONDS = 10.0
-"""Less work than this is not worth starting processes, each of which imports torch."""
+_SHORT_SECONDS = 10.0
+"""Less work than this is worth neither storing nor processes, each of which imports torch."""
 
 
 def make_file(
@@ -26,57 +26,58 @@ def make_file(
 ) -> None:
     """Make the job's file at `path`; continue where a killed run stopped.
 
-    What fits one batch goes straight into the file. Else batches are solved in any order, kept as
-    pieces, and written in order. Needs the file's size twice while it runs: HDF5 files cannot
-    be continued after a kill inside a write, so no piece may go before the file is whole.
+    Batches are solved in any order, kept as pieces, and written in order: the file's size is
+    needed twice. (An HDF5 file cannot be continued after a kill inside a write, so no piece may
+    go before the file is whole.) One batch, or short work, goes straight into the file.
 
     Args:
         pieces: Of this job and path; the caller holds their lock.
         workers: As for `ups.data.generate.generate`.
     """
-    pieces.prepare(job)
-    total = job.request.num_trajectories
     try:
+        pieces.prepare(job)
         with one_thread():
             if len(job.batches) > 1:
                 _solve_missing(job, path, pieces, workers, progress)
-            job.write(pieces.file, _in_order(job, pieces))
-            if len(job.batches) == 1 and progress is not None:
-                progress(total, total)
+            job.write(pieces.file, _in_order(job, pieces, progress))
         pieces.finish(path)
-    finally:
-        pieces.close()
-
-
-def _in_order(job: Job, pieces: Pieces) -> Iterator[Arrays]:
-    """Every batch: as it is stored, else (damaged, or the only one) solved now."""
-    for batch in job.batches:
-        stored = pieces.load(batch)
-        yield job.solve(batch) if stored is None else stored
-
-
-def _solve_missing(
-    job: Job, path: Path, pieces: Pieces, workers: int | None, progress: Progress | None
-) -> None:
-    """Have a piece of each batch; a solution that fails leaves none behind."""
-    total = job.request.num_trajectories
-    missing = [batch for batch in job.batches if not pieces.has(batch)]
-    done = total - sum(map(len, missing))
-    if done and progress is not None:
-        progress(done, total)
-    try:
-        with closing(_solved(job, pieces, missing, workers)) as solved:
-            for number, batch in enumerate(solved):
-                done += len(batch)
-                if number == 0:
-                    _check_space(path, pieces.size(batch) / len(batch) * (2 * total - done))
-                if progress is not None:
-                    progress(done, total)
     except (WorkerError, DiskError):
         raise  # what is done is of use to the next run
     except UpsError:
         pieces.remove()
         raise
+    finally:
+        pieces.close()
+
+
+def _in_order(job: Job, pieces: Pieces, progress: Progress | None) -> Iterator[Arrays]:
+    """Every batch: as it is stored, else (not yet solved, or damaged) solved now."""
+    done = sum(len(batch) for batch in job.batches if pieces.has(batch))
+    for batch in job.batches:
+        stored = pieces.load(batch)
+        yield job.solve(batch) if stored is None else stored
+        if not pieces.has(batch):
+            done += len(batch)
+            if progress is not None:
+                progress(done, job.request.num_trajectories)
+
+
+def _solve_missing(
+    job: Job, path: Path, pieces: Pieces, workers: int | None, progress: Progress | None
+) -> None:
+    """Have a piece of each batch, but for short work, of which only the first may be there."""
+    total = job.request.num_trajectories
+    missing = [batch for batch in job.batches if not pieces.has(batch)]
+    done = total - sum(map(len, missing))
+    if done and progress is not None:
+        progress(done, total)
+    with closing(_solved(job, pieces, missing, workers)) as solved:
+        for number, batch in enumerate(solved):
+            done += len(batch)
+            if number == 1:  # so this is no short work
+                _check_space(path, pieces.size(batch) / len(batch) * (2 * total - done))
+            if progress is not None:
+                progress(done, total)
 
 
 class DiskError(DataError):
@@ -95,16 +96,16 @@ def _check_space(path: Path, needed: float) -> None:
 
 def _solved(job: Job, pieces: Pieces, missing: Sequence[range], workers: int | None) -> _Solved:
     """Solve and store batches; without a number of workers the first one's time decides."""
-    if job.device.type != "cpu":
-        workers = 1
     if workers is None and missing:
         seconds = time.perf_counter()
         pieces.save(missing[0], job.solve(missing[0]))
         seconds = time.perf_counter() - seconds
         yield missing[0]
         missing = missing[1:]
-        workers = cores() if seconds * len(missing) > _ALONE_SECONDS else 1
-    yield from _by(workers or 1, job, pieces, missing)
+        if seconds * len(missing) < _SHORT_SECONDS:
+            return
+    on_gpu = job.device.type != "cpu"
+    yield from _by(1 if on_gpu else workers or cores(), job, pieces, missing)
 
 
 def _by(workers: int, job: Job, pieces: Pieces, batches: Sequence[range]) -> _Solved:
