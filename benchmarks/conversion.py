@@ -82,7 +82,7 @@ def main() -> None:
             ours, memory = timed(convert)
             (home / "data/advection1d/v.h5").unlink()
             rows.append((plain, flushed, ours, memory))
-            print(f"cp {plain:.1f} s, cp + sync {flushed:.1f} s, convert (which syncs) {ours:.1f} s, "
+            print(f"cp {plain:.1f} s, cp + sync {flushed:.1f} s, convert (syncs) {ours:.1f} s, "
                   f"peak {memory:.0f} MiB", flush=True)  # fmt: skip
         for name, column in (("cp", 0), ("cp + sync", 1)):
             ratios = [row[column] / row[2] for row in rows]

@@ -3,7 +3,9 @@
 Everything that the `ups` command does is one call here. Names are imported when they are first
 used, so that `import ups` stays cheap:
 
-    load_card, generate, convert, audit, TrajectoryStore      data
+    load_card, download, generate, convert, audit, show       getting data and looking at it
+    open_store, TrajectoryStore, PointStore                   reading it
+    Windows, Augmentation, Mixture, load_batches              training samples of it
     load_experiment, train, resume, build_codec_cache         training
     load_run, rollout, evaluate, nrmse                        using and judging a run
     add_entry, rank                                           leaderboard
@@ -22,8 +24,16 @@ if TYPE_CHECKING:
     from ups.config.loading import load_experiment
     from ups.data.audit import audit
     from ups.data.convert import Recipe, convert
+    from ups.data.download import download
     from ups.data.generate import generate
+    from ups.data.loader import load_batches
+    from ups.data.mixing import Mixture
+    from ups.data.pictures import show
+    from ups.data.points import PointStore
     from ups.data.store import TrajectoryStore
+    from ups.data.symmetries import Augmentation
+    from ups.data.versions import open_store
+    from ups.data.window_reads import Windows
     from ups.evaluation.evaluate import evaluate
     from ups.evaluation.metrics import nrmse
     from ups.evaluation.rollout import rollout
@@ -37,48 +47,64 @@ if TYPE_CHECKING:
     from ups.training.session import open_session
 
 _HOME = {
+    "Augmentation": "data.symmetries",
     "DatasetCard": "registry",
+    "Mixture": "data.mixing",
+    "PointStore": "data.points",
     "Recipe": "data.convert",
     "Surrogate": "models.surrogate",
     "TrajectoryStore": "data.store",
+    "Windows": "data.window_reads",
     "add_entry": "leaderboard.entries:add",
     "audit": "data.audit",
     "build_codec_cache": "training.latents",
     "convert": "data.convert",
+    "download": "data.download",
     "evaluate": "evaluation.evaluate",
     "generate": "data.generate",
+    "load_batches": "data.loader",
     "load_card": "registry",
     "load_experiment": "config.loading",
     "load_run": "checkpoint",
     "nrmse": "evaluation.metrics",
     "open_session": "training.session",
+    "open_store": "data.versions",
     "quickstart": "pipeline",
     "rank": "leaderboard.table",
     "resume": "training.run",
     "rollout": "evaluation.rollout",
+    "show": "data.pictures",
     "train": "training.run",
 }
 
 __all__ = [
+    "Augmentation",
     "DatasetCard",
+    "Mixture",
+    "PointStore",
     "Recipe",
     "Surrogate",
     "TrajectoryStore",
+    "Windows",
     "add_entry",
     "audit",
     "build_codec_cache",
     "convert",
+    "download",
     "evaluate",
     "generate",
+    "load_batches",
     "load_card",
     "load_experiment",
     "load_run",
     "nrmse",
     "open_session",
+    "open_store",
     "quickstart",
     "rank",
     "resume",
     "rollout",
+    "show",
     "train",
 ]
 
