@@ -23,6 +23,7 @@ from ups.data.generate.pieces import Pieces
 from ups.errors import DataError, UsageError
 from ups.registry import load_card
 
+SLOW = pytest.mark.slow  # each new process imports torch
 SMALL = {
     "burgers1d": {"parameters": {"nu": 0.1}, "points": 32, "frames": 3, "num_trajectories": 7},
     "shallow_water2d": {"parameters": {}, "points": 16, "frames": 2, "num_trajectories": 5},
@@ -73,7 +74,9 @@ def only_hidden(folder: Path) -> bool:
     return all(path.name.startswith(".") for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("key", SMALL)
+@pytest.mark.parametrize(
+    "key", [pytest.param("burgers1d", marks=SLOW), "shallow_water2d", "darcy2d_mesh"]
+)
 def test_two_workers_write_the_same_bytes_as_one(key, whole, tmp_path):
     path = make(key, tmp_path, workers=2)
     assert path.read_bytes() == whole(key)
@@ -195,7 +198,7 @@ def start(key: str, folder: Path, moment: str, count: int, workers: int) -> subp
 @pytest.mark.parametrize(
     ("key", "moments"),
     [
-        ("burgers1d", [("solving", 1, 2), ("writing", 3, 1)]),
+        pytest.param("burgers1d", [("solving", 1, 2), ("writing", 3, 1)], marks=SLOW),
         ("darcy2d_mesh", [("solving", 2, 2), ("writing", 4, 1)]),
         ("shallow_water2d", [("writing", 2, 1)]),
     ],
@@ -212,7 +215,7 @@ def test_killed_at_chosen_moments_it_continues_to_the_same_bytes(key, moments, w
     assert not list(folder.glob(".*.generating"))
 
 
-@pytest.mark.slow
+@SLOW
 @pytest.mark.parametrize("key", SMALL)
 def test_killed_at_any_moment_it_continues_to_the_same_bytes(key, tmp_path):
     """SIGKILL of the parent alone, at random times; its workers must be gone with it."""
@@ -270,7 +273,7 @@ def ups(*arguments: str, **options) -> subprocess.Popen[str]:
 MESHES = ["darcy2d_mesh", "--points", "400", "--num-trajectories", "400", "--workers", "2"]
 
 
-@pytest.mark.parametrize("wanted", [0, 1], ids=["while workers start", "while they solve"])
+@pytest.mark.parametrize("wanted", [0, pytest.param(1, marks=SLOW)], ids=["starting", "solving"])
 def test_ctrl_c_ends_all_processes_without_a_word_from_the_workers(wanted, tmp_path):
     process = ups(*MESHES, "--out", str(tmp_path), start_new_session=True)
     with process:
