@@ -29,8 +29,8 @@ from fault_server import Fault, FaultServer, serving, tiny_file, write_card
 CHANCE = 0.7  # of a fault, for each request
 MOST_REPEATS = 8
 CODE = """
-from ups.data.download import download
-from ups.data.http import Http, Patience
+from ups.data.download.run import download
+from ups.data.download.http import Http, Patience
 from ups.registry import load_card
 patience = Patience(attempts=12, first_wait=0.005, longest_wait=0.05, stall=0.25, connect=5)
 try:

@@ -11,10 +11,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from ups.data.conversion.neighbours import radius_neighbours
 from ups.data.generate import granular_contacts as grains
 from ups.data.generate import particles_advect as carried
 from ups.data.generate.base import PointSolver, PointTask
-from ups.data.neighbours import radius_neighbours
 from ups.registry import DatasetCard, load_card
 
 

@@ -22,7 +22,7 @@ from ups.files import sha256_file
 _CONVERT = """
 import sys
 from pathlib import Path
-from ups.data import plan
+from ups.data.conversion import plan
 from ups.data.convert import Recipe, convert
 from ups.registry import load_card
 if __name__ == "__main__":

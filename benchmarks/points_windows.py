@@ -23,8 +23,8 @@ def main() -> None:
 
 
 def run(home: Path, nodes: int, count: int) -> None:
-    from ups.data.convert_points import convert_points
-    from ups.data.plan import Recipe
+    from ups.data.conversion.plan import Recipe
+    from ups.data.conversion.points import convert_points
 
     card = make_card(f"bench{nodes}")
     raw = write(home / f"{nodes}.h5", card, nodes, count)

@@ -28,7 +28,7 @@ def main(trajectories: int = 2000) -> None:
 
 
 def training_reads(home: Path, trajectories: int) -> None:
-    from ups.data.symmetries import Augmentation
+    from ups.data.reading.symmetries import Augmentation
 
     large = {"advection1d": ({"beta": 1.0}, trajectories)}
     ragged = {"darcy2d_mesh": ({"beta": 1.0}, 100),
@@ -45,9 +45,9 @@ def training_reads(home: Path, trajectories: int) -> None:
 
 def _make(key: str, parameters: dict[str, float], count: int, home: Path) -> None:
     from ups import generate, load_card
+    from ups.data.conversion.plan import Recipe
+    from ups.data.conversion.points import convert_points
     from ups.data.convert import convert
-    from ups.data.convert_points import convert_points
-    from ups.data.plan import Recipe
 
     card = load_card(key)
     raw = generate(card, parameters=parameters, num_trajectories=count, seed=0, out_dir=home)
@@ -60,14 +60,14 @@ def _make(key: str, parameters: dict[str, float], count: int, home: Path) -> Non
 
 def _windows(key: str, horizon: int, augment: object = None) -> object:
     from ups import load_card
+    from ups.data.reading.windows import Windows
     from ups.data.versions import open_store
-    from ups.data.window_reads import Windows
 
     return Windows(open_store(key), load_card(key), horizon=horizon, augment=augment)
 
 
 def _against_memmap(key: str, horizon: int) -> None:
-    from ups.data.bench_reads import memmap_ratio
+    from ups.data.reading.bench import memmap_ratio
 
     windows = _windows(key, horizon)
     found = memmap_ratio(windows, BATCH, SECONDS)
@@ -78,7 +78,7 @@ def _against_memmap(key: str, horizon: int) -> None:
 
 def _scaling(key: str, augment: object) -> None:
     """The loader without workers and with them, one after the other, several times."""
-    from ups.data.bench_reads import loader_speed
+    from ups.data.reading.bench import loader_speed
 
     windows = _windows(key, 4, augment)
     turns = [

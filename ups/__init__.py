@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from ups.config.loading import load_experiment
     from ups.data.audit import audit
     from ups.data.convert import Recipe, convert
-    from ups.data.download import download
+    from ups.data.download.run import download
     from ups.data.generate import generate
-    from ups.data.loader import load_batches
-    from ups.data.mixing import Mixture
     from ups.data.pictures import show
     from ups.data.points import PointStore
+    from ups.data.reading.loader import load_batches
+    from ups.data.reading.mixing import Mixture
+    from ups.data.reading.symmetries import Augmentation
+    from ups.data.reading.windows import Windows
     from ups.data.store import TrajectoryStore
-    from ups.data.symmetries import Augmentation
     from ups.data.versions import open_store
-    from ups.data.window_reads import Windows
     from ups.evaluation.evaluate import evaluate
     from ups.evaluation.metrics import nrmse
     from ups.evaluation.rollout import rollout
@@ -47,22 +47,22 @@ if TYPE_CHECKING:
     from ups.training.session import open_session
 
 _HOME = {
-    "Augmentation": "data.symmetries",
+    "Augmentation": "data.reading.symmetries",
     "DatasetCard": "registry",
-    "Mixture": "data.mixing",
+    "Mixture": "data.reading.mixing",
     "PointStore": "data.points",
     "Recipe": "data.convert",
     "Surrogate": "models.surrogate",
     "TrajectoryStore": "data.store",
-    "Windows": "data.window_reads",
+    "Windows": "data.reading.windows",
     "add_entry": "leaderboard.entries:add",
     "audit": "data.audit",
     "build_codec_cache": "training.latents",
     "convert": "data.convert",
-    "download": "data.download",
+    "download": "data.download.run",
     "evaluate": "evaluation.evaluate",
     "generate": "data.generate",
-    "load_batches": "data.loader",
+    "load_batches": "data.reading.loader",
     "load_card": "registry",
     "load_experiment": "config.loading",
     "load_run": "checkpoint",

@@ -64,8 +64,11 @@ def blocks(kind: str) -> list[str]:
     return re.findall(rf"^```{kind}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
-def test_readme_console_blocks_run_in_order(home: Path, tmp_path: Path) -> None:
+def test_readme_console_blocks_run_in_order(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every line that begins with `$ ups` works, and the Python block after them does too."""
+    monkeypatch.chdir(tmp_path)
     lines = [line for block in blocks("console") for line in block.splitlines()]
     ran = 0
     for line in lines:

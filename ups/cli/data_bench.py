@@ -11,10 +11,10 @@ from ups.cli._options import Json
 from ups.errors import UsageError
 
 if TYPE_CHECKING:
-    from ups.data.bench_reads import Ratio, Speed
-    from ups.data.mixing import Mixture
-    from ups.data.symmetries import Augmentation
-    from ups.data.window_reads import Windows
+    from ups.data.reading.bench import Ratio, Speed
+    from ups.data.reading.mixing import Mixture
+    from ups.data.reading.symmetries import Augmentation
+    from ups.data.reading.windows import Windows
 
 
 def bench(
@@ -36,7 +36,7 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Measure how fast training windows of converted data are read and mixed."""
-    from ups.data.symmetries import Augmentation
+    from ups.data.reading.symmetries import Augmentation
 
     asked = Augmentation.parse(augment)
     plain = [_windows(key, history, horizon, None) for key in datasets]
@@ -52,8 +52,8 @@ def bench(
 
 
 def _windows(key: str, history: int, horizon: int, augment: Augmentation | None) -> Windows:
+    from ups.data.reading.windows import Windows
     from ups.data.versions import open_store
-    from ups.data.window_reads import Windows
     from ups.registry import load_card
 
     dataset, _, version = key.partition("/")
@@ -65,7 +65,7 @@ def _windows(key: str, history: int, horizon: int, augment: Augmentation | None)
 
 
 def _mixture(tasks: list[Windows], weights: str) -> Mixture:
-    from ups.data.mixing import Mixture
+    from ups.data.reading.mixing import Mixture
 
     if weights == "uniform":
         return Mixture(tasks, "uniform")
@@ -89,13 +89,13 @@ def _parse_weights(text: str) -> dict[str, float]:
 
 
 def _ratio(task: Windows, batch_size: int, seconds: float) -> Ratio | None:
-    from ups.data.bench_reads import memmap_ratio
+    from ups.data.reading.bench import memmap_ratio
 
     return memmap_ratio(task, batch_size, seconds)
 
 
 def _speed(mixture: Mixture, batch_size: int, workers: int, seconds: float) -> Speed:
-    from ups.data.bench_reads import loader_speed
+    from ups.data.reading.bench import loader_speed
 
     return loader_speed(mixture, batch_size, workers, seconds)
 

@@ -66,7 +66,7 @@ def info(
 ) -> None:
     """Show a dataset's card: equation, fields, files, licence, known issues, versions."""
     from ups import registry
-    from ups.data.originals import checksum_state
+    from ups.data.download.originals import checksum_state
     from ups.data.versions import list_versions
 
     card = registry.load_card(dataset)

@@ -1,4 +1,4 @@
-"""`ups data download`: options, bars and the summary around `ups.data.download`."""
+"""`ups data download`: options, bars and the summary around `ups.data.download.run`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def download(
 ) -> None:
     """Fetch published originals: resumable, MD5-verified, in parallel."""
     from ups import registry
-    from ups.data import download as downloading
+    from ups.data.download import run as downloading
 
     card = registry.load_card(dataset)
     if dry_run:
@@ -68,8 +68,8 @@ def _plan(
     trajectories: int | None,
     connections: int,
 ) -> Any:
-    from ups.data.download import make_plan, select
-    from ups.data.http import Http
+    from ups.data.download.http import Http
+    from ups.data.download.run import make_plan, select
 
     chosen = select(card, variant, num_files)
     with Http(connections=connections) as http:

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ups.data.auditing.same_start import nearest_pairs
 from ups.data.points import PointStore
-from ups.data.same_start import nearest_pairs
 from ups.data.splits import EXCLUDED, SPLITS, FileShare, divide, split_hash
 from ups.data.statistics import Moments, joined, moments, pooled
 from ups.data.store import TrajectoryStore
@@ -84,7 +84,7 @@ def audit(
     """
     if isinstance(store, TrajectoryStore):
         return _audit_grid(store, card, progress)
-    from ups.data.audit_points import audit_points  # which uses this module's findings
+    from ups.data.auditing.points import audit_points  # which uses this module's findings
 
     return audit_points(store, card, progress)
 

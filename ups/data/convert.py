@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from ups import files, paths
+from ups.data.conversion.plan import Plan, Recipe, Unit, check_version_name, make_plan
+from ups.data.conversion.sources import find_raw, without_duplicates
+from ups.data.conversion.units import UnitConverter, copy_unit
+from ups.data.conversion.workspace import Workspace
 from ups.data.layouts import open_raw
-from ups.data.plan import Plan, Recipe, Unit, check_version_name, make_plan
 from ups.data.points import PointStore
-from ups.data.sources import find_raw, without_duplicates
 from ups.data.store import TrajectoryStore, store_path
-from ups.data.units import UnitConverter, copy_unit
 from ups.data.worker_pool import WorkerError, cores, in_processes
-from ups.data.workspace import Workspace
 from ups.errors import DataError, UsageError, translated_os_errors
 from ups.registry import DatasetCard
 
@@ -206,7 +206,7 @@ def _convert_points(
     workers: int | None,
     progress: Progress | None,
 ) -> Conversion:
-    from ups.data.convert_points import convert_points
+    from ups.data.conversion.points import convert_points
 
     made = convert_points(
         card, find_raw(card, raw), recipe=recipe, version=version, force=force,

@@ -60,7 +60,7 @@ def find_version(dataset: str, version: str = "latest") -> Path:
 
 
 def _source_of(dataset: str) -> str:
-    from ups.data.sources import how_to_get
+    from ups.data.conversion.sources import how_to_get
     from ups.registry import load_card
 
     return how_to_get(load_card(dataset))

@@ -16,7 +16,7 @@ from ups import checkpoint as checkpoints
 from ups import files, runs
 from ups.checkpoint import Checkpoint
 from ups.config.schema import EvaluationConfig, GatesConfig
-from ups.data.same_start import nearest_pairs
+from ups.data.auditing.same_start import nearest_pairs
 from ups.data.splits import SPLITS
 from ups.data.store import TrajectoryStore
 from ups.errors import DataError, UsageError

@@ -11,10 +11,10 @@ import zarr
 from point_samples import make_card, sample, write
 
 from ups.data.audit import worst
-from ups.data.audit_points import audit_points
-from ups.data.convert_points import convert_points
-from ups.data.mesh_checks import signed_volumes
-from ups.data.plan import Recipe
+from ups.data.auditing.mesh_checks import signed_volumes
+from ups.data.auditing.points import audit_points
+from ups.data.conversion.plan import Recipe
+from ups.data.conversion.points import convert_points
 from ups.data.points import PointStore, point_store_path
 
 

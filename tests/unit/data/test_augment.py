@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from window_samples import burgers, points
 
-from ups.data.augment import (
+from ups.data.conversion.neighbours import radius_neighbours
+from ups.data.conversion.plan import Recipe
+from ups.data.convert import convert
+from ups.data.generate import generate
+from ups.data.generate.advection1d import solve_advection1d
+from ups.data.generate.allen_cahn2d import solve_allen_cahn2d
+from ups.data.generate.burgers1d import solve_burgers1d
+from ups.data.generate.reaction_diffusion2d import solve_reaction_diffusion2d
+from ups.data.reading.augment import (
     Orientation,
     components_of,
     moved_points,
@@ -20,16 +28,8 @@ from ups.data.augment import (
     shift,
     with_components,
 )
-from ups.data.convert import convert
-from ups.data.generate import generate
-from ups.data.generate.advection1d import solve_advection1d
-from ups.data.generate.allen_cahn2d import solve_allen_cahn2d
-from ups.data.generate.burgers1d import solve_burgers1d
-from ups.data.generate.reaction_diffusion2d import solve_reaction_diffusion2d
-from ups.data.neighbours import radius_neighbours
-from ups.data.plan import Recipe
-from ups.data.symmetries import Augmentation, Geometry, Permitted, permit
-from ups.data.window_reads import Windows
+from ups.data.reading.symmetries import Augmentation, Geometry, Permitted, permit
+from ups.data.reading.windows import Windows
 from ups.errors import ConfigError
 from ups.registry import FieldSpec, load_card
 

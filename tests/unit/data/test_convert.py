@@ -251,7 +251,7 @@ def test_conversions_killed_at_any_moment_continue_to_the_same_bytes(home):
 
 
 def _small_units(monkeypatch, trajectories, tensor):
-    monkeypatch.setattr("ups.data.plan._UNIT_BYTES", trajectories * tensor[0].nbytes)
+    monkeypatch.setattr("ups.data.conversion.plan._UNIT_BYTES", trajectories * tensor[0].nbytes)
 
 
 def test_finished_units_are_kept_and_damaged_ones_are_done_again(

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from point_samples import FRAMES, make_card, sample, write
 
-from ups.data import point_plan
+from ups.data.conversion import point_plan
+from ups.data.conversion.plan import Recipe
+from ups.data.conversion.points import convert_points
 from ups.data.convert import convert
-from ups.data.convert_points import convert_points
-from ups.data.plan import Recipe
 from ups.data.points import PointStore, find_point_store, list_point_versions
 from ups.data.splits import EXCLUDED
 from ups.errors import DataError, UsageError
@@ -183,8 +183,10 @@ import sys
 sys.path.insert(0, {here!r})
 from pathlib import Path
 from point_samples import make_card
-from ups.data import convert_points, point_plan, sharded
-from ups.data.plan import Recipe
+from ups.data import sharded
+from ups.data.conversion import point_plan
+from ups.data.conversion import points as convert_points
+from ups.data.conversion.plan import Recipe
 if __name__ == "__main__":
     point_plan._MOST_IN_UNIT = 2
     sharded._CHUNK_BYTES, sharded._SHARD_BYTES = 1000, 4000
@@ -269,7 +271,7 @@ def test_a_unit_that_was_cut_off_is_done_again(raw, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("ups.data.convert_points.lay_out", stop)
+        patch.setattr("ups.data.conversion.points.lay_out", stop)
         with pytest.raises(KeyboardInterrupt):
             convert_points(card, [path], recipe=Recipe(), version="b")
     work = find_point_store(card.key).with_name(".b.converting")
@@ -287,8 +289,8 @@ import resource, signal, sys
 sys.path.insert(0, {here!r})
 from pathlib import Path
 from point_samples import make_card
-from ups.data.convert_points import convert_points
-from ups.data.plan import Recipe
+from ups.data.conversion.points import convert_points
+from ups.data.conversion.plan import Recipe
 from ups.errors import DataError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))

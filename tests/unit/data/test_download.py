@@ -23,8 +23,8 @@ from fault_server import Fault, FaultServer, serving, tiny_file, write_card
 
 from ups import files, paths
 from ups.data.convert import find_raw
-from ups.data.download import checksum_state, download, make_plan, select
-from ups.data.http import Http, Patience
+from ups.data.download.http import Http, Patience
+from ups.data.download.run import checksum_state, download, make_plan, select
 from ups.errors import DataError, UsageError
 from ups.registry import DatasetCard, load_card
 
@@ -264,7 +264,7 @@ def test_a_disk_that_fills_up_midway_is_one_line_and_the_part_goes_on(
         return written(descriptor, piece[:4096])
 
     with monkeypatch.context() as patch:
-        patch.setattr("ups.data.fetch.os.write", full)
+        patch.setattr("ups.data.download.fetch.os.write", full)
         with pytest.raises(DataError, match="writing failed: the disk is full"):
             download(card, http=http)
     (outcome,) = download(card, http=http)
@@ -286,7 +286,7 @@ def test_a_file_put_there_by_hand_is_checked_once(card, data, server, http, monk
     assert checksum_state(card, card.source.files[0]) == "unverified"
     assert download(card, http=http)[0].state == "verified"
     assert server.log == []
-    monkeypatch.setattr("ups.data.download.md5_file", lambda *_: pytest.fail("checked again"))
+    monkeypatch.setattr("ups.data.download.run.md5_file", lambda *_: pytest.fail("checked again"))
     download(card, http=http)
     os.utime(raw(), (1, 1))
     assert checksum_state(card, card.source.files[0]) == "unverified"
@@ -335,7 +335,7 @@ def test_a_part_that_was_complete_is_only_checked(card, data, server, http):
 
 CHILD = """
 import sys
-from ups.data.download import download
+from ups.data.download.run import download
 from ups.registry import load_card
 download(load_card("loopback1d"))
 """

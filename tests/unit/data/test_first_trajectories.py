@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from fault_server import Fault, FaultServer, serving
 
-from ups.data.byte_ranges import RemoteFile
-from ups.data.first_trajectories import copy_first
-from ups.data.http import Http, Patience
+from ups.data.download.byte_ranges import RemoteFile
+from ups.data.download.first_trajectories import copy_first
+from ups.data.download.http import Http, Patience
 from ups.errors import DataError
 from ups.registry import RawFile
 

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from window_samples import burgers, points
 
-from ups.data.loader import Places, _Room, load_batches
-from ups.data.mixing import Mixture
-from ups.data.symmetries import Augmentation
-from ups.data.window_reads import Windows
+from ups.data.reading.loader import Places, _Room, load_batches
+from ups.data.reading.mixing import Mixture
+from ups.data.reading.symmetries import Augmentation
+from ups.data.reading.windows import Windows
 from ups.errors import ConfigError, DataError
 
 
@@ -195,10 +195,10 @@ def test_a_full_place_sends_the_rest_by_value():
 
 SCRIPT = """
     import sys, numpy as np
-    from ups.data import mapped_pages
-    from ups.data.loader import load_batches
+    from ups.data.reading import mapped_pages
+    from ups.data.reading.loader import load_batches
     from ups.data.store import TrajectoryStore
-    from ups.data.window_reads import Windows
+    from ups.data.reading.windows import Windows
     from ups.registry import load_card
     from pathlib import Path
 
@@ -244,9 +244,9 @@ def test_memory_does_not_grow(tmp_path, write_raw, method):
 ORPHANS = """
     import os, sys
     from pathlib import Path
-    from ups.data.loader import load_batches
+    from ups.data.reading.loader import load_batches
     from ups.data.store import TrajectoryStore
-    from ups.data.window_reads import Windows
+    from ups.data.reading.windows import Windows
     from ups.registry import load_card
 
     if __name__ == "__main__":

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from window_samples import burgers, points
 
-from ups.data.mixing import Mixture, count_below, reversed_bits, weights_by
-from ups.data.window_reads import Windows
+from ups.data.reading.mixing import Mixture, count_below, reversed_bits, weights_by
+from ups.data.reading.windows import Windows
 from ups.errors import ConfigError
 
 WHOLE = 2**60

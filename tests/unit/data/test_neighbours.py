@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial import Delaunay
 
-from ups.data.neighbours import mesh_edges, radius_neighbours
+from ups.data.conversion.neighbours import mesh_edges, radius_neighbours
 from ups.errors import DataError
 
 PERIODS = st.lists(st.sampled_from([None, 0.5, 1.0, 2.0]), min_size=1, max_size=3)

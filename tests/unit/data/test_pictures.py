@@ -16,15 +16,15 @@ from matplotlib.collections import EllipseCollection, TriMesh
 from PIL import Image
 from point_samples import make_card, sample, write
 
+from ups.data.conversion.plan import Recipe
+from ups.data.conversion.points import convert_points
 from ups.data.convert import convert
-from ups.data.convert_points import convert_points
 from ups.data.pictures import animation, chosen_frames, layout, show, spacetime, spread, style
 from ups.data.pictures.frames import GridPainter
 from ups.data.pictures.meshes import MeshPainter
 from ups.data.pictures.particles import ParticlePainter
 from ups.data.pictures.scene import Scene, pixels, quantities_of
 from ups.data.pictures.slices import slice_painter
-from ups.data.plan import Recipe
 from ups.errors import DataError, MissingExtraError, UsageError
 from ups.registry import load_card
 

@@ -12,9 +12,9 @@ import pytest
 import zarr
 from point_samples import FRAMES, make_card, sample, write
 
-from ups.data.convert_points import convert_points
-from ups.data.neighbours import mesh_edges, radius_neighbours
-from ups.data.plan import Recipe
+from ups.data.conversion.neighbours import mesh_edges, radius_neighbours
+from ups.data.conversion.plan import Recipe
+from ups.data.conversion.points import convert_points
 from ups.data.points import PointStore, list_point_versions, point_store_path
 from ups.data.sharded import ShardedRows, create_rows, fill_rows
 from ups.errors import DataError

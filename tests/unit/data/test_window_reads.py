@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from window_samples import burgers, points
 
+from ups.data.conversion.plan import Recipe
 from ups.data.convert import convert
-from ups.data.mapped_pages import MappedPages
-from ups.data.plan import Recipe
-from ups.data.symmetries import Augmentation
-from ups.data.window_batches import BOUNDARIES, unit_conditions
-from ups.data.window_reads import Windows
+from ups.data.reading.batches import BOUNDARIES, unit_conditions
+from ups.data.reading.mapped_pages import MappedPages
+from ups.data.reading.symmetries import Augmentation
+from ups.data.reading.windows import Windows
 from ups.errors import ConfigError, DataError
 from ups.registry import Boundary, load_card
 
@@ -263,7 +263,7 @@ def _resident(kind):
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs Linux' /proc")
 def test_reading_everything_does_not_fill_memory(tmp_path, write_raw, monkeypatch):
     """52 MB of values; what a process holds, mapped pages included, grows by far less."""
-    monkeypatch.setattr("ups.data.mapped_pages.MOST_BYTES", 4 * 2**20)
+    monkeypatch.setattr("ups.data.reading.mapped_pages.MOST_BYTES", 4 * 2**20)
     store, card = burgers(tmp_path, write_raw, count=64, frames=100, points=2048)
     windows = Windows(store, card, horizon=19)
     windows.batch(0, 8)

@@ -6,9 +6,9 @@ import numpy as np
 from point_samples import make_card as point_card
 from point_samples import sample, write
 
+from ups.data.conversion.plan import Recipe
+from ups.data.conversion.points import convert_points
 from ups.data.convert import convert
-from ups.data.convert_points import convert_points
-from ups.data.plan import Recipe
 from ups.registry import load_card
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from scipy.linalg import expm
 
+from ups.data.conversion.neighbours import radius_neighbours
 from ups.data.generate import particles_advect
 from ups.data.generate.base import PointSolver, PointTask
 from ups.data.generate.particles_advect import FourierFlow, advect, random_flow
-from ups.data.neighbours import radius_neighbours
 from ups.errors import DataError, UsageError
 from ups.registry import load_card
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ups.data.loader import BatchSource, load_batches
 from ups.data.points import PointStore
-from ups.data.window_reads import Windows
+from ups.data.reading.loader import BatchSource, load_batches
+from ups.data.reading.windows import Windows
 
 Array = npt.NDArray[Any]
 _WARM_BATCHES = 3

@@ -19,10 +19,10 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
+from ups.data.conversion.neighbours import mesh_edges, radius_neighbours
+from ups.data.conversion.plan import Recipe
 from ups.data.layouts import open_raw_points
 from ups.data.layouts.base import PointTrajectory, RawPoints
-from ups.data.neighbours import mesh_edges, radius_neighbours
-from ups.data.plan import Recipe
 from ups.data.points import BULK, point_digest
 from ups.data.statistics import Moments, joined, moments
 from ups.errors import DataError, translated_os_errors

@@ -12,13 +12,9 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from ups.data.augment import noisy
-from ups.data.grid_reads import GridReader, Reduce, Reduction
-from ups.data.point_reads import PointReader
 from ups.data.points import PointStore
-from ups.data.store import TrajectoryStore
-from ups.data.symmetries import Augmentation, Geometry, Move, permit, vectors_of
-from ups.data.window_batches import (
+from ups.data.reading.augment import noisy
+from ups.data.reading.batches import (
     Empty,
     GridBatch,
     Kind,
@@ -28,6 +24,10 @@ from ups.data.window_batches import (
     boundary_codes,
     unit_conditions,
 )
+from ups.data.reading.grids import GridReader, Reduce, Reduction
+from ups.data.reading.points import PointReader
+from ups.data.reading.symmetries import Augmentation, Geometry, Move, permit, vectors_of
+from ups.data.store import TrajectoryStore
 from ups.data.windows import WindowSampler
 from ups.errors import ConfigError, DataError
 from ups.registry import DatasetCard

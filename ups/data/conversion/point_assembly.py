@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from ups.data.point_plan import PointPlan
-from ups.data.point_units import DTYPES, PointRecord, read_rows, unit_folder
+from ups.data.conversion.point_plan import PointPlan
+from ups.data.conversion.point_units import DTYPES, PointRecord, read_rows, unit_folder
 from ups.data.points import BULK, FORMAT, record_sha256
 from ups.data.sharded import create_rows, fill_rows
 from ups.data.splits import EXCLUDED, divide, split_hash

@@ -27,7 +27,7 @@ from typing import Any, Literal, Protocol, cast, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from ups.data.window_batches import Empty, WindowBatch
+from ups.data.reading.batches import Empty, WindowBatch
 from ups.errors import ConfigError, DataError, UpsError, translated_os_errors
 
 Array = npt.NDArray[Any]

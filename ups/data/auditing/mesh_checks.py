@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ups.data.neighbours import mesh_edges, radius_neighbours
+from ups.data.conversion.neighbours import mesh_edges, radius_neighbours
 from ups.data.points import PointStore
 from ups.errors import DataError
 

@@ -25,8 +25,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ups.data.window_batches import Empty, WindowBatch
-from ups.data.window_reads import Windows
+from ups.data.reading.batches import Empty, WindowBatch
+from ups.data.reading.windows import Windows
 from ups.errors import ConfigError, did_you_mean
 
 Rule = Literal["uniform", "size", "custom", "inverse_nrmse"]

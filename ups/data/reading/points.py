@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ups.data.augment import Components, moved_points, with_components
-from ups.data.mapped_pages import MappedPages
 from ups.data.points import PointStore
-from ups.data.symmetries import Geometry, Move
-from ups.data.window_batches import Empty
+from ups.data.reading.augment import Components, moved_points, with_components
+from ups.data.reading.batches import Empty
+from ups.data.reading.mapped_pages import MappedPages
+from ups.data.reading.symmetries import Geometry, Move
 
 Array = npt.NDArray[Any]
 

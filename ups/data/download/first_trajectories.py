@@ -20,8 +20,8 @@ import h5py
 import numpy as np
 
 from ups import files
-from ups.data.byte_ranges import RemoteFile
-from ups.data.http import Http
+from ups.data.download.byte_ranges import RemoteFile
+from ups.data.download.http import Http
 from ups.errors import DataError, translated_os_errors
 from ups.registry import Layout, RawFile
 

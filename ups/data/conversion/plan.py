@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ups import files
+from ups.data.conversion.sources import identify
 from ups.data.layouts.base import PlainTrajectories, RawTrajectories
-from ups.data.sources import identify
 from ups.data.splits import FileShare, assign_splits, groups_of, split_hash
 from ups.data.store import SourceFile, StoreMetadata
 from ups.errors import DataError, UsageError

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ups.data.audit import Finding, Verdict, check_parameters, known_issues, some
-from ups.data.mesh_checks import check_cells, check_edges
+from ups.data.auditing.mesh_checks import check_cells, check_edges
 from ups.data.points import PointStore
 from ups.data.splits import EXCLUDED, SPLITS, FileShare, divide, split_hash
 from ups.data.statistics import Moments, joined, moments, pooled

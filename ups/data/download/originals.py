@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ups import files, paths
-from ups.data.http import Identity
+from ups.data.download.http import Identity
 from ups.errors import UsageError, did_you_mean, translated_os_errors
 from ups.registry import DatasetCard, RawFile
 

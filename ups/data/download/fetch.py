@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ups import paths
-from ups.data.http import BeyondEndError, Body, Http, Identity, WireError
-from ups.data.originals import Place, md5_file
+from ups.data.download.http import BeyondEndError, Body, Http, Identity, WireError
+from ups.data.download.originals import Place, md5_file
 from ups.errors import DataError, translated_os_errors
 
 _ROUNDS = 2  # a wrong checksum is tried again once

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ups.data.augment import Components, Orientation, components_of
+from ups.data.reading.augment import Components, Orientation, components_of
 from ups.errors import ConfigError, did_you_mean
 from ups.registry import DatasetCard
 

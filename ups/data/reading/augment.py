@@ -1,14 +1,7 @@
 """Moving solutions: shifts, reflections and quarter turns of grids and points, and noise.
 
-Pure functions of arrays that know nothing of cards; `ups.data.symmetries` decides which of them
-turn a solution of a problem into another solution of it.
-
-Reflections and quarter turns are signed permutations of the axes, one class for both:
-
-    x'_i = s_i x_{a_i},    v'_i(x') = s_i v_{a_i}(x)
-
-A scalar of which the sign depends on the handedness of the axes (vorticity) cannot be told from
-a true scalar by a card: such a card must not list 'reflection'.
+Pure functions of arrays that know nothing of cards; `ups.data.reading.symmetries` decides which of
+them turn a solution of a problem into another solution of it.
 """
 
 from __future__ import annotations

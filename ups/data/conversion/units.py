@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ups.data.bulk import copy_range, write_at
+from ups.data.conversion.plan import Plan, Unit
 from ups.data.layouts import open_raw
 from ups.data.layouts.base import RawTrajectories
-from ups.data.plan import Plan, Unit
 from ups.data.statistics import Moments, joined, merged, moments
 from ups.errors import DataError
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Literal
 
 from ups import files, paths
-from ups.data.fetch import FileFetch, rejection
-from ups.data.first_trajectories import copy_first
-from ups.data.http import Http, Identity, Patience, WireError
-from ups.data.originals import Place, State, checksum_state, md5_file, select
-from ups.data.sources import is_generated
-from ups.data.threads import each, raise_failures
+from ups.data.conversion.sources import is_generated
+from ups.data.download.fetch import FileFetch, rejection
+from ups.data.download.first_trajectories import copy_first
+from ups.data.download.http import Http, Identity, Patience, WireError
+from ups.data.download.originals import Place, State, checksum_state, md5_file, select
+from ups.data.download.threads import each, raise_failures
 from ups.errors import DataError, UsageError
 from ups.registry import DatasetCard, Layout, RawFile
 

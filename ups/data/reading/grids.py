@@ -13,11 +13,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ups.data.augment import Components, Orientation, oriented, shift, with_components
-from ups.data.mapped_pages import MappedPages
+from ups.data.reading.augment import Components, Orientation, oriented, shift, with_components
+from ups.data.reading.batches import Empty
+from ups.data.reading.mapped_pages import MappedPages
+from ups.data.reading.symmetries import Move
 from ups.data.store import TrajectoryStore
-from ups.data.symmetries import Move
-from ups.data.window_batches import Empty
 from ups.errors import ConfigError
 
 Array = npt.NDArray[Any]

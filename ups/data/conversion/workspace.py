@@ -24,11 +24,11 @@ import h5py
 import numpy as np
 
 from ups.data.bulk import create_contiguous, reserve
-from ups.data.plan import Array, Plan, Unit
+from ups.data.conversion.plan import Array, Plan, Unit
+from ups.data.conversion.units import Place, UnitRecord, written_digests
 from ups.data.splits import EXCLUDED, divide, split_hash
 from ups.data.statistics import Moments, joined, pooled
 from ups.data.store import write_metadata
-from ups.data.units import Place, UnitRecord, written_digests
 from ups.files import flush
 
 

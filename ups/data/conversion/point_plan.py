@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ups import files
+from ups.data.conversion.plan import Recipe, time_step, version_name
+from ups.data.conversion.point_units import PointUnit
+from ups.data.conversion.sources import find_raw, identify, without_duplicates
 from ups.data.layouts import open_raw_points
 from ups.data.layouts.base import RawPoints
-from ups.data.plan import Recipe, time_step, version_name
-from ups.data.point_units import PointUnit
 from ups.data.points import FORMAT
-from ups.data.sources import find_raw, identify, without_duplicates
 from ups.data.splits import FileShare, assign_splits
 from ups.data.store import SourceFile, StoreMetadata
 from ups.errors import DataError

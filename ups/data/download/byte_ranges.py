@@ -8,8 +8,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ups.data.http import BeyondEndError, Http, Identity, WireError
-from ups.data.threads import each
+from ups.data.download.http import BeyondEndError, Http, Identity, WireError
+from ups.data.download.threads import each
 from ups.errors import DataError, UpsError
 
 _BLOCK = 32 * 2**10

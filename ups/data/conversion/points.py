@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ups import files
-from ups.data.plan import Recipe, check_version_name
-from ups.data.point_assembly import lay_out
-from ups.data.point_plan import PointPlan, make_point_plan
-from ups.data.point_units import PointRecord, PointUnit, UnitConverter, unit_folder
+from ups.data.conversion.plan import Recipe, check_version_name
+from ups.data.conversion.point_assembly import lay_out
+from ups.data.conversion.point_plan import PointPlan, make_point_plan
+from ups.data.conversion.point_units import PointRecord, PointUnit, UnitConverter, unit_folder
 from ups.data.points import PointStore, point_store_path
 from ups.errors import DataError, UsageError, translated_os_errors
 from ups.registry import DatasetCard

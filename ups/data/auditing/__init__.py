@@ -1,0 +1,1 @@
+"""Checks that only some stores need; `ups.data.audit` is the way in."""

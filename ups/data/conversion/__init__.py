@@ -1,0 +1,1 @@
+"""How raw files become stores; `ups.data.convert` is the way in."""

@@ -1,0 +1,1 @@
+"""Training samples: windows of stores, augmented, mixed, loaded by workers."""
