@@ -140,7 +140,7 @@ def _serve(pipe: Connection, make: Callable[[], Callable[[Any], object]]) -> Non
     while True:
         try:
             thing = pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):  # nothing is left to do, or nobody is left to do it for
             return
         try:
             work = work or make()
@@ -148,9 +148,13 @@ def _serve(pipe: Connection, make: Callable[[], Callable[[Any], object]]) -> Non
         except BaseException as error:  # noqa: BLE001 (raised again in the parent)
             if not isinstance(error, UpsError):
                 error.add_note(traceback.format_exc())
-            pipe.send(error)
+            answer: BaseException | None = error
         else:
-            pipe.send(None)
+            answer = None
+        try:
+            pipe.send(answer)
+        except OSError:
+            return
 
 
 def _die_with_parent() -> None:

@@ -11,16 +11,11 @@ the order of the plan. So neither the number of processes nor a kill shows in th
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from multiprocessing.connection import wait
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +25,7 @@ from ups.data.conversion.point_assembly import lay_out
 from ups.data.conversion.point_plan import PointPlan, make_point_plan
 from ups.data.conversion.point_units import PointRecord, PointUnit, UnitConverter, unit_folder
 from ups.data.points import PointStore, point_store_path
+from ups.data.worker_pool import WorkerError, in_processes
 from ups.errors import DataError, UsageError, translated_os_errors
 from ups.registry import DatasetCard
 
@@ -133,63 +129,34 @@ def _convert_units(work: Path, plan: PointPlan, workers: int, progress: Progress
     done = plan.num_trajectories - sum(len(unit) for unit in missing)
     converter = UnitConverter(plan.card, plan.recipe, plan.sources, work / "units")
     processes = min(workers, len(missing))
-    run = _in_processes(converter, missing, processes) if processes > 1 else _here(
-        converter, missing)  # fmt: skip
+    run: Generator[PointUnit, None, None] = (
+        in_processes(partial(_same, converter), missing, processes, where=work)
+        if processes > 1
+        else _here(converter, missing)
+    )
     try:
-        for count in run:
-            done += count
-            if progress:
-                progress(done, plan.num_trajectories)
+        with closing(run):
+            for unit in run:
+                done += len(unit)
+                if progress:
+                    progress(done, plan.num_trajectories)
+    except WorkerError:
+        raise  # what the others did is kept: the next run continues
     except DataError:
         shutil.rmtree(work, ignore_errors=True)
         raise
 
 
-def _here(converter: UnitConverter, units: Sequence[PointUnit]) -> Iterator[int]:
+def _here(converter: UnitConverter, units: Sequence[PointUnit]) -> Generator[PointUnit, None, None]:
     with closing(converter):
         for unit in units:
-            yield converter(unit)
+            converter(unit)
+            yield unit
 
 
-def _in_processes(
-    converter: UnitConverter, units: Sequence[PointUnit], workers: int
-) -> Iterator[int]:
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (converter,))
-    try:
-        for future in as_completed([pool.submit(_work, unit) for unit in units]):
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise DataError(
-            f"{converter.folder}: a worker process was killed, perhaps for want of memory",
-            hint="run the same command again with fewer --workers",
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-class _Worker:
-    """What a worker process keeps between units."""
-
-    convert: UnitConverter
-
-
-def _start_worker(converter: UnitConverter) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and says so once
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    _Worker.convert = converter
-
-
-def _die_with_parent() -> None:
-    """A worker whose parent was killed must not write on into what the next run continues."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-
-def _work(unit: PointUnit) -> int:
-    return _Worker.convert(unit)
+def _same(converter: UnitConverter) -> UnitConverter:
+    """What a worker process works with: the converter as it was pickled."""
+    return converter
 
 
 def _put_in_place(work: Path, target: Path) -> None:

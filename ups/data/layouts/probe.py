@@ -26,26 +26,36 @@ _LIMIT_S = 120.0
 def check_openable(paths: Sequence[Path], card: DatasetCard, *, limit_s: float = _LIMIT_S) -> None:
     """Raise DataError if opening a file hangs or crashes."""
     request = {"paths": [str(path) for path in paths], "card": card.model_dump(mode="json")}
-    command = [sys.executable, "-m", "ups.data.layouts.probe"]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
     try:
-        reached, _ = process.communicate(json.dumps(request), timeout=limit_s * len(paths))
-        what = "crashes" if process.returncode < 0 else ""
-    except subprocess.TimeoutExpired:
-        process.kill()
-        reached, _ = process.communicate()
-        what = "does not come back from opening it"
-    except BaseException:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ups.data.layouts.probe"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+    except OSError:
+        return  # no process may be started here; opening the file will tell
+    try:
+        reached, what = _wait(process, json.dumps(request), limit_s * len(paths))
+    finally:
         process.kill()
         process.wait()
-        raise
     if what:
         path = paths[max(0, len(reached.split()) - 1)]
         raise DataError(
             f"{path}: damaged: the HDF5 library {what}", hint="fetch or generate the file again"
         )
+
+
+def _wait(process: subprocess.Popen[str], request: str, limit_s: float) -> tuple[str, str]:
+    """Numbers of the files that were reached, and what went wrong with the last of them."""
+    try:
+        reached, _ = process.communicate(request, timeout=limit_s)
+        return reached, "crashes" if process.returncode < 0 else ""
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.communicate()[0], "does not come back from opening it"
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Generator
+from contextlib import suppress
 from multiprocessing import connection, reduction
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast, runtime_checkable
@@ -250,10 +251,8 @@ class _Crew:
     def ask(self, worker: int, step: int) -> None:
         place = self._free.popleft()
         self._in_use[step] = place
-        try:
+        with suppress(OSError):  # a lost worker is told of where its first missing batch is due
             self._pipes[worker].send((step, place))
-        except OSError as error:
-            raise self._lost(worker, step) from error
 
     def take(self, worker: int, step: int) -> WindowBatch:
         """The batch that was asked for, as soon as it is there."""
