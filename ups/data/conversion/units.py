@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +103,8 @@ class UnitConverter:
         self._plan, self._place = plan, place
         self._open: dict[int, RawTrajectories] = {}
         self._file = os.open(place.path, os.O_WRONLY)
-        self._threads = ThreadPoolExecutor(2)
+        self._threads = ThreadPoolExecutor(3)
+        self._flushing: Future[None] | None = None
 
     def __call__(self, unit: Unit) -> UnitRecord:
         """Write the unit's values; the record says what they are.
@@ -115,7 +116,7 @@ class UnitConverter:
         digests = [hashlib.sha256() for _ in range(len(unit))]
         fields = (self._plain if plan.plain else self._fields)(source, unit, digests)
         inputs = self._inputs(source, unit, digests) if plan.input_shape else None
-        os.fdatasync(self._file)  # while other units are computed, not all at the end
+        self._flush()
         return UnitRecord(_as_rows(digests), fields, inputs)
 
     def _fields(self, source: RawTrajectories, unit: Unit, digests: list[Any]) -> Moments:
@@ -154,6 +155,12 @@ class UnitConverter:
             source.close()
         self._threads.shutdown()
         os.close(self._file)
+
+    def _flush(self) -> None:
+        """Have the disk write while the next unit is computed, instead of all at the end."""
+        if self._flushing:
+            self._flushing.result()
+        self._flushing = self._threads.submit(_flush_values, self._file)
 
     def _source(self, unit: Unit) -> RawTrajectories:
         if unit.source not in self._open:
@@ -263,3 +270,7 @@ def copy_unit(plan: Plan, unit: Unit, place: Place, target: Place | None) -> Arr
                         out.write(piece)
             digests.append(digest)
     return _as_rows(digests)
+
+
+def _flush_values(descriptor: int) -> None:
+    getattr(os, "fdatasync", os.fsync)(descriptor)  # macOS has the latter only
