@@ -63,29 +63,21 @@ def convert(
     found = conversion.find_raw(card, raw or [])
     check_openable(found, card)
     places = _places(trajectories) if trajectories else None
-    options: dict[str, Any] = {
-        "recipe": conversion.Recipe(limit, stride_x, stride_t, exclude_invalid, places),
-        "version": version,
-    }
+    recipe = conversion.Recipe(limit, stride_x, stride_t, exclude_invalid, places)
+    options: dict[str, Any] = {"recipe": recipe, "version": version}
     with _output.Bars() as bars:
-        bar = bars.of("convert")
+        options["progress"] = bars.of("convert")
         if shard:
-            made = conversion.convert_shard(
-                card, found, shard=_shard(shard), workers=workers, progress=bar, **options
-            )
-            text = f"{made.num_trajectories} trajectories of {dataset}/{made.version}"
+            part = _shard(shard)
+            made = conversion.convert_shard(card, found, shard=part, workers=workers, **options)
+            text = describe_shard(made)
         elif merge:
-            merged = conversion.merge_shards(
-                card, found, count=merge, force=force, progress=bar, **options
-            )
+            merged = conversion.merge_shards(card, found, count=merge, force=force, **options)
             text = describe_conversion(merged)
         else:
-            result = conversion.convert(
-                card, found, force=force, workers=workers, progress=bar, **options
-            )
+            result = conversion.convert(card, found, force=force, workers=workers, **options)
             text = describe_conversion(result)
-    what = f"{text} -> {paths.display(made.folder)}" if shard else text
-    _output.summary("convert", what)
+    _output.summary("convert", text)
 
 
 def _places(text: str) -> tuple[int, int]:
@@ -102,6 +94,11 @@ def _shard(text: str) -> tuple[int, int]:
         return int(index), int(count) if slash else int("")
     except ValueError:
         raise UsageError(f"--shard {text}: expected I/N, for example 1/8") from None
+
+
+def describe_shard(made: Any) -> str:
+    """One line on a converted share."""
+    return f"{made.num_trajectories} trajectories of {made.version} -> {paths.display(made.folder)}"
 
 
 def describe_conversion(result: Any) -> str:

@@ -1,1 +1,1 @@
-"""Checks that only some stores need; `ups.data.audit` is the way in."""
+"""One audit for each kind of store; `ups.data.audit` is the way in."""

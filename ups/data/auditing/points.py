@@ -11,11 +11,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ups.data.audit import Finding, Verdict, check_parameters, known_issues, some
+from ups.data.auditing.common import (
+    Finding,
+    Verdict,
+    check_duplicates,
+    check_parameters,
+    check_split_record,
+    check_statistics,
+    known_issues,
+    some,
+)
 from ups.data.auditing.mesh_checks import check_cells, check_edges
 from ups.data.points import PointStore
-from ups.data.splits import EXCLUDED, SPLITS, FileShare, divide, split_hash
-from ups.data.statistics import Moments, joined, moments, pooled
+from ups.data.splits import SPLITS
+from ups.data.statistics import Moments, joined, moments
 from ups.registry import DatasetCard
 
 Array = npt.NDArray[Any]
@@ -61,7 +70,8 @@ def audit_points(
         One finding for each check; `fail` means that numbers from this version are not to be
         trusted, `warn` that something looks wrong, `note` what is known of the published data.
     """
-    scan = _scan(store, card, progress)
+    scan, training = _scan(store, card, progress), store.splits == 0
+    inputs = scan.inputs.rows(training) if scan.inputs else None
     return [
         _check_bytes(store, scan),
         _check_finite(store, scan),
@@ -70,10 +80,10 @@ def audit_points(
         _check_coordinates(store, card, scan),
         _check_node_counts(store, card),
         *_check_geometry(store, scan),
-        _check_duplicates(store),
-        _check_split_record(store, card),
+        check_duplicates(store),
+        check_split_record(store, card),
         _check_leaks(store, scan),
-        _check_statistics(store, scan),
+        check_statistics(store, scan.fields.rows(training), inputs),
         check_parameters(store.parameters, card),
         *_check_positive(card, scan),
         *known_issues(card),
@@ -235,40 +245,6 @@ def _geometry(check: str, problems: Sequence[str], fine: str) -> Finding:
     return Finding(check, verdict, f"{first} in {some(found)}")
 
 
-def _check_duplicates(store: PointStore) -> Finding:
-    """Equal trajectories are harmless in one split and a leak across two."""
-    places: dict[bytes, list[int]] = {}
-    for index, row in enumerate(store.digests):
-        places.setdefault(row.tobytes(), []).append(index)
-    repeated = [members for members in places.values() if len(members) > 1]
-    for members in repeated:
-        used = [i for i in members if store.splits[i] != EXCLUDED]
-        if len(set(store.splits[used].tolist())) > 1:
-            detail = f"equal in values and in different splits: {some(used)}"
-            return Finding("duplicates", "fail", detail)
-    dropped = len(store.metadata.duplicates)
-    if repeated or dropped:
-        extra = sum(len(members) - 1 for members in repeated)
-        detail = f"{extra} trajectories repeat another one; raw files there twice: {dropped}"
-        return Finding("duplicates", "note", detail)
-    return Finding("duplicates", "ok", "no trajectory is there twice")
-
-
-def _check_split_record(store: PointStore, card: DatasetCard) -> Finding:
-    stored = split_hash(store.splits, store.groups)
-    if stored != store.metadata.split_hash:
-        return Finding("split record", "fail", "the splits do not match their recorded hash")
-    if card.splits.test != "by_folder":
-        shares = [FileShare(source.trajectories, source.first) for source in store.metadata.sources]
-        expected, groups = divide(card.splits, shares, store.digests)
-        kept = ~np.isin(np.arange(len(store.splits)), store.metadata.excluded)
-        same = np.array_equal(expected[kept], store.splits[kept])
-        if not same or not np.array_equal(groups, store.groups):
-            return Finding("split record", "fail", "the splits differ from the card's rule")
-    counts = ", ".join(f"{name} {len(store.split(name))}" for name in SPLITS)
-    return Finding("split record", "ok", f"{counts}; hash {stored}")
-
-
 def _check_leaks(store: PointStore, scan: _Scan) -> Finding:
     """Whether a held-out trajectory shares its group, its start or its coefficient."""
     groups = {name: set(store.groups[store.split(name)].tolist()) for name in SPLITS}
@@ -284,21 +260,6 @@ def _check_leaks(store: PointStore, scan: _Scan) -> Finding:
                 detail = f"trajectory {first} ({one}) and {index} ({other}) {what}"
                 return Finding("leaks", "fail", detail)
     return Finding("leaks", "ok", f"no group is shared between splits, none {what}")
-
-
-def _check_statistics(store: PointStore, scan: _Scan) -> Finding:
-    training = store.splits == 0
-    parts = [("", pooled(scan.fields.rows(training)), store.statistics)]
-    if scan.inputs is not None:
-        parts.append(("input ", pooled(scan.inputs.rows(training)), store.input_statistics))
-    for kind, found, stored in parts:
-        for name, values in found.items():
-            gap = float(np.max(np.abs(values - stored[name]) / (found["rms"] + 1e-30)))
-            if not gap < 1e-6:
-                detail = f"stored {kind}{name} is off by {gap:.1e} of the training split's RMS"
-                return Finding("statistics", "fail", detail)
-    rms = ", ".join(f"{value:.4g}" for value in parts[0][1]["rms"])
-    return Finding("statistics", "ok", f"match the training split (RMS {rms})")
 
 
 def _check_positive(card: DatasetCard, scan: _Scan) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ups import files
 from ups.data.conversion.sources import identify
-from ups.data.layouts.base import PlainTrajectories, RawTrajectories
+from ups.data.layouts.base import PlainTrajectories, RawPoints, RawTrajectories
 from ups.data.splits import FileShare, assign_splits, groups_of, split_hash
 from ups.data.store import SourceFile, StoreMetadata
 from ups.errors import DataError, UsageError
@@ -138,7 +138,7 @@ def make_plan(
 ) -> Plan:
     """Check that the files agree with each other and with the recipe, and lay the version out."""
     _check_agreement(card, sources)
-    shares = [_share(source, recipe) for source in sources]
+    shares = [share_of(source, recipe) for source in sources]
     by_content = card.splits.kept_apart_by == "content"  # divided once the values are known
     splits, groups = assign_splits(card.splits, shares), groups_of(card.splits, shares)
     times = sources[0].times[:: recipe.stride_t]
@@ -204,7 +204,8 @@ def _units(shares: Sequence[FileShare], trajectory_bytes: int) -> tuple[Unit, ..
     return tuple(units)
 
 
-def _share(source: RawTrajectories, recipe: Recipe) -> FileShare:
+def share_of(source: RawTrajectories | RawPoints, recipe: Recipe) -> FileShare:
+    """The places of a raw file that the recipe takes."""
     first, end = recipe.places or (0, source.num_trajectories)
     size = min(end, source.num_trajectories) - first
     if size < 1:

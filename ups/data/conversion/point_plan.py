@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ups import files
-from ups.data.conversion.plan import Recipe, time_step, version_name
+from ups.data.conversion.plan import Recipe, share_of, time_step, version_name
 from ups.data.conversion.point_units import PointUnit
 from ups.data.conversion.sources import find_raw, identify, without_duplicates
 from ups.data.layouts import open_raw_points
@@ -72,7 +72,7 @@ def make_point_plan(
     with ExitStack() as stack:
         sources = [stack.enter_context(closing(open_raw_points(path, card))) for path in found]
         _check_times(sources)
-        shares = tuple(_share(source, recipe) for source in sources)
+        shares = tuple(share_of(source, recipe) for source in sources)
         assign_splits(card.splits, shares)  # says now, not at the end, that there are too few
         parts = list(zip(sources, shares, strict=True))
         times = sources[0].times[:: recipe.stride_t]
@@ -117,17 +117,6 @@ def _check_times(sources: Sequence[RawPoints]) -> None:
                 f"{source.path}: its times differ from those of {sources[0].path.name}",
                 hint="convert them separately, each with --raw FILE",
             )
-
-
-def _share(source: RawPoints, recipe: Recipe) -> FileShare:
-    first, end = recipe.places or (0, source.num_trajectories)
-    size = min(end, source.num_trajectories) - first
-    if size < 1:
-        raise DataError(
-            f"{source.path}: holds {source.num_trajectories} trajectories, none from {first} on",
-            hint="choose others with --trajectories FIRST:END",
-        )
-    return FileShare(size, first, source.path.parent.name)
 
 
 def _source(card: DatasetCard, source: RawPoints, share: FileShare) -> SourceFile:
