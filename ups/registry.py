@@ -217,10 +217,10 @@ class KnownIssue(Config):
 class Splits(Config):
     """How trajectories are kept apart."""
 
-    test: Literal["first_tenth", "last_tenth", "by_folder"] = Field(
+    test: Literal["first_tenth", "last_tenth", "by_folder", "all"] = Field(
         "last_tenth",
         description="PDEBench's test split: the first or last 10 % of every file. 'by_folder': "
-        "the publisher's own splits, in folders named train, valid and test.",
+        "the publisher's own splits, in folders named train, valid, test. 'all': nothing trains.",
     )
     valid: Literal["drawn", "last"] = Field(
         "drawn",

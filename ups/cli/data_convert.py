@@ -35,6 +35,9 @@ def convert(
     exclude_invalid: Annotated[
         bool, typer.Option("--exclude-invalid", help="Keep NaN trajectories out of all splits.")
     ] = False,
+    test_only: Annotated[
+        bool, typer.Option("--test-only", help="All for judging, nothing to train on.")
+    ] = False,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes.", show_default="by size and cores")
     ] = None,
@@ -63,7 +66,7 @@ def convert(
     found = conversion.find_raw(card, raw or [])
     check_openable(found, card)
     places = _places(trajectories) if trajectories else None
-    recipe = conversion.Recipe(limit, stride_x, stride_t, exclude_invalid, places)
+    recipe = conversion.Recipe(limit, stride_x, stride_t, exclude_invalid, places, test_only)
     options: dict[str, Any] = {"recipe": recipe, "version": version}
     with _output.Bars() as bars:
         options["progress"] = bars.of("convert")

@@ -8,6 +8,7 @@ from ups.data.auditing.common import Finding, worst
 from ups.data.auditing.grids import audit_grid
 from ups.data.auditing.points import audit_points
 from ups.data.points import PointStore
+from ups.data.splits import judged_only
 from ups.data.store import TrajectoryStore
 from ups.registry import DatasetCard
 
@@ -25,6 +26,7 @@ def audit(
         One finding for each check; `fail` means that numbers from this version are not to be
         trusted, `warn` that something looks wrong, `note` what is known of the published data.
     """
+    card = judged_only(card) if store.metadata.test_only else card
     if isinstance(store, TrajectoryStore):
         return audit_grid(store, card, progress)
     return audit_points(store, card, progress)

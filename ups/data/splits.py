@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ups.errors import DataError
-from ups.registry import Splits
+from ups.registry import DatasetCard, Splits
 
 SPLITS = ("train", "valid", "test")
 EXCLUDED = len(SPLITS)
@@ -64,6 +64,8 @@ def assign_splits(rule: Splits, shares: Shares) -> npt.NDArray[Any]:
         DataError: Too few trajectories for three splits, or a folder that is none.
     """
     parts = _shares(shares)
+    if rule.test == "all":
+        return np.full(sum(part.size for part in parts), SPLITS.index("test"), dtype=np.uint8)
     if rule.test == "by_folder":
         return _by_folder(parts)
     groups = groups_of(rule, shares)
@@ -73,8 +75,9 @@ def assign_splits(rule: Splits, shares: Shares) -> npt.NDArray[Any]:
     num_valid = max(1, round(rule.valid_fraction * len(set(groups.tolist()))))
     if len(rest) <= num_valid:
         raise DataError(
-            f"{len(groups)} trajectories are too few for train, valid and test",
-            hint="give at least 3",
+            f"trajectories that differ: {len(test_groups) + len(rest)}, too few for train, valid "
+            "and test",
+            hint="give at least 3, or --test-only if nothing is trained on them",
         )
     if rule.valid == "last":
         valid_groups = set(rest[-num_valid:])
@@ -137,6 +140,20 @@ def _by_folder(parts: Sequence[FileShare]) -> npt.NDArray[Any]:
             )
     codes = [np.full(part.size, SPLITS.index(part.folder), dtype=np.uint8) for part in parts]
     return np.concatenate(codes)
+
+
+def judged_only(card: DatasetCard) -> DatasetCard:
+    """The card with every trajectory in the test split, for data that nothing is trained on."""
+    rule = card.splits.model_copy(update={"test": "all", "kept_apart_by": "trajectory"})
+    return card.model_copy(update={"splits": rule})
+
+
+def statistics_rows(splits: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Trajectories that statistics are taken from: those of training or, where there are none
+    because everything is judged, all but the excluded ones; (trajectory,) bool.
+    """
+    training = splits == SPLITS.index("train")
+    return training if training.any() or (splits == 1).any() else splits != EXCLUDED
 
 
 def split_hash(splits: npt.NDArray[Any], groups: npt.NDArray[Any]) -> str:

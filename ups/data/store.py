@@ -76,6 +76,7 @@ class StoreMetadata:
         bounds, boundaries: Of each space axis.
         stride_x, stride_t: Every which point and frame of the raw data was kept.
         trajectories: Places taken from each file, first and end; None for all.
+        test_only: Everything is in the test split, and statistics are over everything.
         split_hash: Of the division into train, valid and test.
         data_sha256: Of the SHA-256 sums of all trajectories, in order.
         duplicates: Raw files left out because another one has the same content.
@@ -98,6 +99,7 @@ class StoreMetadata:
     inputs: tuple[str, ...] = ()
     boundaries: tuple[str, ...] = ()
     trajectories: tuple[int, int] | None = None
+    test_only: bool = False
     duplicates: tuple[str, ...] = ()
     excluded: tuple[int, ...] = ()
 

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
+from ups.data.audit import audit
 from ups.data.convert import Recipe, convert, convert_shard, find_raw, merge_shards
 from ups.data.splits import EXCLUDED
 from ups.data.store import TrajectoryStore, find_store, list_versions, store_path
@@ -347,6 +348,19 @@ def test_a_range_of_trajectories_keeps_their_places(card, make, tensor):
     np.testing.assert_array_equal(store.places, np.arange(4, 12))
     np.testing.assert_array_equal(store.groups, np.arange(4, 12))
     np.testing.assert_array_equal(store.fields[..., 0], tensor[4:12])
+
+
+def test_a_single_trajectory_can_be_converted_for_judging_alone(card, make, tensor):
+    raw = make(tensor[:1])
+    with pytest.raises(DataError, match="too few") as caught:
+        convert(card, [raw])
+    assert "--test-only" in (caught.value.hint or "")
+    store = convert(card, [raw], recipe=Recipe(test_only=True)).store
+    assert store.metadata.version == "beta1-test"
+    np.testing.assert_array_equal(store.split("test"), [0])
+    assert len(store.split("train")) == 0
+    np.testing.assert_allclose(store.statistics["mean"], tensor[:1].mean(), rtol=1e-5)
+    assert [f for f in audit(store, card) if f.verdict == "fail"] == []
 
 
 def test_a_raw_file_that_is_there_twice_counts_once(card, make, tensor):

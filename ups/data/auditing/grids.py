@@ -20,7 +20,7 @@ from ups.data.auditing.common import (
     some,
 )
 from ups.data.auditing.same_start import nearest_pairs
-from ups.data.splits import SPLITS
+from ups.data.splits import SPLITS, statistics_rows
 from ups.data.statistics import Moments, joined, moments
 from ups.data.store import TrajectoryStore
 from ups.registry import DatasetCard
@@ -75,7 +75,7 @@ def audit_grid(
     store: TrajectoryStore, card: DatasetCard, progress: Progress | None
 ) -> list[Finding]:
     """One finding for each check, after reading everything once."""
-    scan, training = _scan(store, progress), store.splits == 0
+    scan, training = _scan(store, progress), statistics_rows(store.splits)
     inputs = scan.inputs.rows(training) if scan.inputs else None
     return [
         _check_bytes(store, scan),

@@ -23,7 +23,7 @@ from ups.data.auditing.common import (
 )
 from ups.data.auditing.mesh_checks import check_cells, check_edges
 from ups.data.points import PointStore
-from ups.data.splits import SPLITS
+from ups.data.splits import SPLITS, statistics_rows
 from ups.data.statistics import Moments, joined, moments
 from ups.registry import DatasetCard
 
@@ -70,7 +70,7 @@ def audit_points(
         One finding for each check; `fail` means that numbers from this version are not to be
         trusted, `warn` that something looks wrong, `note` what is known of the published data.
     """
-    scan, training = _scan(store, card, progress), store.splits == 0
+    scan, training = _scan(store, card, progress), statistics_rows(store.splits)
     inputs = scan.inputs.rows(training) if scan.inputs else None
     return [
         _check_bytes(store, scan),

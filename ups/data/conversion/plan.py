@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ups import files
 from ups.data.conversion.sources import identify
 from ups.data.layouts.base import PlainTrajectories, RawPoints, RawTrajectories
-from ups.data.splits import FileShare, assign_splits, groups_of, split_hash
+from ups.data.splits import FileShare, assign_splits, groups_of, judged_only, split_hash
 from ups.data.store import SourceFile, StoreMetadata
 from ups.errors import DataError, UsageError
 from ups.registry import DatasetCard
@@ -34,6 +34,7 @@ class Recipe:
         stride_x, stride_t: Every which grid point (along each axis) and frame to keep.
         exclude_invalid: Put trajectories with NaN or infinity into no split instead of stopping.
         trajectories: Places taken from each file, first and end; not together with `limit`.
+        test_only: Everything is judged and nothing trained on; statistics are over all.
     """
 
     limit: int | None = None
@@ -41,6 +42,7 @@ class Recipe:
     stride_t: int = 1
     exclude_invalid: bool = False
     trajectories: tuple[int, int] | None = None
+    test_only: bool = False
 
     def __post_init__(self) -> None:
         for name in ("limit", "stride_x", "stride_t"):
@@ -138,6 +140,7 @@ def make_plan(
 ) -> Plan:
     """Check that the files agree with each other and with the recipe, and lay the version out."""
     _check_agreement(card, sources)
+    card = judged_only(card) if recipe.test_only else card
     shares = [share_of(source, recipe) for source in sources]
     by_content = card.splits.kept_apart_by == "content"  # divided once the values are known
     splits, groups = assign_splits(card.splits, shares), groups_of(card.splits, shares)
@@ -166,6 +169,7 @@ def make_plan(
         inputs=card.input_names,
         boundaries=boundaries,
         trajectories=recipe.places,
+        test_only=recipe.test_only,
         duplicates=duplicates,
     )
     return Plan(
@@ -248,6 +252,7 @@ def version_name(
     parts += [f"t{recipe.stride_t}"] if recipe.stride_t > 1 else []
     parts += [f"n{recipe.limit}"] if recipe.limit else []
     parts += ["from{}to{}".format(*recipe.trajectories)] if recipe.trajectories else []
+    parts += ["test"] if recipe.test_only else []
     return re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(parts)) or "full"
 
 

@@ -18,7 +18,7 @@ from ups.data.conversion.point_plan import PointPlan
 from ups.data.conversion.point_units import DTYPES, PointRecord, read_rows, unit_folder
 from ups.data.points import BULK, FORMAT, record_sha256
 from ups.data.sharded import create_rows, fill_rows
-from ups.data.splits import EXCLUDED, divide, split_hash
+from ups.data.splits import EXCLUDED, divide, split_hash, statistics_rows
 from ups.data.statistics import joined, pooled
 from ups.data.store import StoreMetadata
 from ups.errors import DataError
@@ -94,11 +94,11 @@ def _described(
         "split": splits,
         "sha256": digests,
     }
-    fields = joined(record.fields for record in records).rows(splits == 0)
+    fields = joined(record.fields for record in records).rows(statistics_rows(splits))
     arrays |= {f"statistics/{name}": values for name, values in pooled(fields).items()}
     if plan.card.inputs:
         inputs = joined(record.inputs for record in records if record.inputs is not None)
-        found = pooled(inputs.rows(splits == 0))
+        found = pooled(inputs.rows(statistics_rows(splits)))
         arrays |= {f"input_statistics/{name}": values for name, values in found.items()}
     metadata = replace(
         plan.metadata,

@@ -18,7 +18,7 @@ from ups.data.conversion.sources import find_raw, identify, without_duplicates
 from ups.data.layouts import open_raw_points
 from ups.data.layouts.base import RawPoints
 from ups.data.points import FORMAT
-from ups.data.splits import FileShare, assign_splits
+from ups.data.splits import FileShare, assign_splits, judged_only
 from ups.data.store import SourceFile, StoreMetadata
 from ups.errors import DataError
 from ups.registry import DatasetCard
@@ -72,6 +72,7 @@ def make_point_plan(
     with ExitStack() as stack:
         sources = [stack.enter_context(closing(open_raw_points(path, card))) for path in found]
         _check_times(sources)
+        card = judged_only(card) if recipe.test_only else card
         shares = tuple(share_of(source, recipe) for source in sources)
         assign_splits(card.splits, shares)  # says now, not at the end, that there are too few
         parts = list(zip(sources, shares, strict=True))
@@ -92,8 +93,9 @@ def make_point_plan(
             split_hash="",
             data_sha256="",
             inputs=card.input_names,
-            boundaries=tuple(axis.boundary for axis in axes),
+            boundaries=tuple(axis.boundaries for axis in axes),
             trajectories=recipe.places,
+            test_only=recipe.test_only,
             duplicates=duplicates,
         )
         rows = [source.parameters[share.first : share.first + share.size]

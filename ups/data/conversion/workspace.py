@@ -26,7 +26,7 @@ import numpy as np
 from ups.data.bulk import create_contiguous, reserve
 from ups.data.conversion.plan import Array, Plan, Unit
 from ups.data.conversion.units import Place, UnitRecord, written_digests
-from ups.data.splits import EXCLUDED, divide, split_hash
+from ups.data.splits import EXCLUDED, divide, split_hash, statistics_rows
 from ups.data.statistics import Moments, joined, pooled
 from ups.data.store import write_metadata
 from ups.files import flush
@@ -173,7 +173,7 @@ def _write_frame(frame: Path, plan: Plan, records: Iterable[UnitRecord]) -> None
     digests = np.concatenate([record.digests for record in found])
     divided, groups = divide(plan.card.splits, plan.shares, digests)
     splits = np.where(finite, divided, EXCLUDED).astype(np.uint8)
-    training = splits == 0
+    training = statistics_rows(splits)
     arrays = {
         "time": plan.times,
         **{f"coords/{axis}": coord for axis, coord in zip(plan.metadata.axes, plan.coords,
