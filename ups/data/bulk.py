@@ -12,7 +12,6 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import h5py
@@ -93,35 +92,3 @@ def copy_range(source: int, target: int, start: int, offset: int, size: int) -> 
             raise OSError(errno.EIO, "the source ended early")
         write_at(target, np.frombuffer(piece, np.uint8), offset + done)
         done += len(piece)
-
-
-class BulkWriter:
-    """Append blocks to a contiguous array, from its first byte on.
-
-    Args:
-        path: A closed HDF5 file.
-        offset: As `create_contiguous` returned it.
-        num_bytes: Size of the whole array.
-    """
-
-    def __init__(self, path: Path, offset: int, num_bytes: int) -> None:
-        reserve(path, offset + num_bytes)
-        self._file = path.open("r+b", buffering=0)
-        self._file.seek(offset)
-
-    def append(self, block: npt.NDArray[Any]) -> None:
-        """Write the next values, in the array's type and in C order."""
-        rest = np.ascontiguousarray(block).data.cast("B")
-        while rest:
-            rest = rest[self._file.write(rest) :]
-
-    def __enter__(self) -> BulkWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._file.close()

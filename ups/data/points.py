@@ -36,6 +36,7 @@ from ups.data.sharded import ShardedRows, open_group
 from ups.data.splits import SPLITS
 from ups.data.statistics import NAMES
 from ups.data.store import StoreMetadata
+from ups.data.versions import find_version
 from ups.errors import DataError, did_you_mean
 
 Array = npt.NDArray[Any]
@@ -101,7 +102,13 @@ class PointStore:
     @classmethod
     def open(cls, dataset: str, version: str = "latest") -> PointStore:
         """Open a version of a dataset; 'latest' is the most recently converted one."""
-        return cls(find_point_store(dataset, version))
+        path = find_version(dataset, version)
+        if path.suffix != ".zarr":
+            raise DataError(
+                f"{path}: holds data on a grid; this needs a mesh or particles",
+                hint="ups data list says which datasets are on what",
+            )
+        return cls(path)
 
     @property
     def name(self) -> str:
@@ -361,32 +368,3 @@ def _values(group: Any, name: str, path: Path) -> Array:
 
 def point_store_path(dataset: str, version: str) -> Path:
     return paths.data_dir(dataset) / f"{version}.zarr"
-
-
-def list_point_versions(dataset: str) -> list[str]:
-    """Converted versions on this machine, newest first."""
-    records = [
-        path
-        for path in paths.data_dir(dataset).glob("*.zarr/zarr.json")
-        if not path.parent.name.startswith(".")
-    ]
-    newest = sorted(records, key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    return [path.parent.name.removesuffix(".zarr") for path in newest]
-
-
-def find_point_store(dataset: str, version: str = "latest") -> Path:
-    """The folder of a version, or an error that says how to make it."""
-    versions = list_point_versions(dataset)
-    if not versions:
-        raise DataError(
-            f"{dataset}: no converted version in {paths.display(paths.data_dir(dataset))}",
-            hint=f"ups data generate {dataset} && ups data convert {dataset}",
-        )
-    if version == "latest":
-        return point_store_path(dataset, versions[0])
-    if version not in versions:
-        raise DataError(
-            f"{dataset}: no version '{version}'{did_you_mean(version, versions)}",
-            hint=f"converted versions: {', '.join(versions)}",
-        )
-    return point_store_path(dataset, version)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -122,24 +122,3 @@ def pooled(parts: Moments) -> dict[str, Array]:
         "min": parts.low.min(0),
         "max": parts.high.max(0),
     }
-
-
-@dataclass
-class RunningStatistics:
-    """Statistics over everything seen so far, block by block."""
-
-    seen: list[Moments] = field(default_factory=list)
-
-    def update(self, block: Array) -> None:
-        """Take in (..., channel) values."""
-        values = block.reshape(1, -1, block.shape[-1])
-        if not values.shape[1]:
-            return
-        now = moments(values)
-        self.seen = [merged(self.seen[0], now)] if self.seen else [now]
-
-    def result(self) -> dict[str, Array]:
-        """The statistics by name, (channel,) float64 each."""
-        if not self.seen:
-            raise DataError("no training trajectory to take statistics from")
-        return pooled(self.seen[0])

@@ -19,8 +19,9 @@ from ups.data.conversion import point_plan
 from ups.data.conversion.plan import Recipe
 from ups.data.conversion.points import convert_points
 from ups.data.convert import convert
-from ups.data.points import PointStore, find_point_store, list_point_versions
+from ups.data.points import PointStore
 from ups.data.splits import EXCLUDED
+from ups.data.versions import find_version, list_versions
 from ups.errors import DataError, UsageError
 from ups.files import sha256_file
 
@@ -128,7 +129,7 @@ def test_what_was_made_otherwise_is_not_replaced_unasked(raw):
     assert not made.reused
     np.testing.assert_array_equal(made.store.fields(0), given[0].fields)
     convert_points(card, [path], recipe=Recipe(), version="first")
-    assert list_point_versions(card.key) == ["first", "full"]
+    assert list_versions(card.key) == ["first", "full"]
 
 
 def test_a_version_caught_between_its_names_comes_back(raw):
@@ -139,7 +140,7 @@ def test_a_version_caught_between_its_names_comes_back(raw):
     work.mkdir()
     store.path.rename(work / "replaced.zarr")
     assert convert_points(card, [path], recipe=Recipe()).reused
-    assert files_of(find_point_store(card.key)) == before
+    assert files_of(find_version(card.key)) == before
     assert not work.exists()
 
 
@@ -274,7 +275,7 @@ def test_a_unit_that_was_cut_off_is_done_again(raw, monkeypatch):
         patch.setattr("ups.data.conversion.points.lay_out", stop)
         with pytest.raises(KeyboardInterrupt):
             convert_points(card, [path], recipe=Recipe(), version="b")
-    work = find_point_store(card.key).with_name(".b.converting")
+    work = find_version(card.key).with_name(".b.converting")
     rows = work / "units" / "000000" / "fields.bin"
     rows.write_bytes(rows.read_bytes()[:-8])
     found = convert_points(card, [path], recipe=Recipe(), version="b").store

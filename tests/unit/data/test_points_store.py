@@ -15,9 +15,10 @@ from point_samples import FRAMES, make_card, sample, write
 from ups.data.conversion.neighbours import mesh_edges, radius_neighbours
 from ups.data.conversion.plan import Recipe
 from ups.data.conversion.points import convert_points
-from ups.data.points import PointStore, list_point_versions, point_store_path
+from ups.data.points import PointStore, point_store_path
 from ups.data.sharded import ShardedRows, create_rows, fill_rows
-from ups.errors import DataError
+from ups.data.versions import list_versions
+from ups.errors import ConfigError, DataError
 
 
 @pytest.fixture(scope="module", params=["mesh", "particles"])
@@ -204,11 +205,13 @@ def test_a_folder_that_is_no_store_is_refused(made, damage):
 def test_versions_are_found_and_misspelt_ones_named(made):
     _, store = made
     dataset = store.metadata.dataset
-    assert list_point_versions(dataset) == ["full"]
+    assert list_versions(dataset) == ["full"]
     assert PointStore.open(dataset).name == f"{dataset}/full"
     with pytest.raises(DataError, match="did you mean 'full'"):
         PointStore.open(dataset, "ful")
     with pytest.raises(DataError, match="no converted version"):
+        PointStore.open("darcy2d_mesh")
+    with pytest.raises(ConfigError, match="unknown dataset"):
         PointStore.open("other")
 
 
