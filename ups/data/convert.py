@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -210,7 +210,7 @@ def _convert_points(
 
     made = convert_points(
         card, find_raw(card, raw), recipe=recipe, version=version, force=force,
-        workers=workers or 1, progress=progress,
+        workers=workers or cores(), progress=progress,
     )  # fmt: skip
     return Conversion(made.store, made.reused)
 
@@ -289,16 +289,16 @@ def _in_threads(workspace: Workspace, units: Sequence[Unit], workers: int) -> _U
             made.append(kept.converter)
         kept.converter(unit).save(workspace.record_path(unit))
 
-    with ThreadPoolExecutor(workers) as pool, _cancelled_on_failure(pool):
-        by_future = {pool.submit(work, unit): unit for unit in units}
-        try:
-            for future in as_completed(by_future):
-                future.result()
-                yield by_future[future]
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-            for converter in made:
-                converter.close()
+    pool = ThreadPoolExecutor(workers)
+    by_future = {pool.submit(work, unit): unit for unit in units}
+    try:
+        for future in as_completed(by_future):
+            future.result()
+            yield by_future[future]
+    finally:  # what runs is finished, what waits is dropped
+        pool.shutdown(wait=True, cancel_futures=True)
+        for converter in made:
+            converter.close()
 
 
 def _unit_worker(workspace: Workspace) -> Callable[[Unit], None]:
@@ -309,16 +309,6 @@ def _unit_worker(workspace: Workspace) -> Callable[[Unit], None]:
             converter(unit).save(workspace.record_path(unit))
 
     return work
-
-
-@contextmanager
-def _cancelled_on_failure(pool: Executor) -> Iterator[None]:
-    """Let the pool finish what runs and drop what waits when the block fails."""
-    try:
-        yield
-    except BaseException:
-        pool.shutdown(wait=True, cancel_futures=True)
-        raise
 
 
 def _finished_shard(plan: Plan, index: int, count: int) -> Workspace:
