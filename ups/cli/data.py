@@ -14,13 +14,16 @@ from ups.cli import (
 from ups.cli._app import group
 
 app = group("Get datasets, convert, audit, look at, measure and prune them.")
-app.command("list")(data_cards.list_datasets)
-app.command("info")(data_cards.info)
-app.command("generate")(data_generate.generate)
-app.command("download")(data_download.download)
-app.command("convert")(data_convert.convert)
-app.command("audit")(data_convert.audit)
-app.command("show")(data_show.show)
-app.command("bench")(data_bench.bench)
-app.command("du")(data_disk.du)
-app.command("prune")(data_disk.prune)
+for name, command, summary in (
+    ("list", data_cards.list_datasets, "All datasets, and what is here."),
+    ("info", data_cards.info, "A dataset's card, statistics and files."),
+    ("generate", data_generate.generate, "Solve the PDE here."),
+    ("download", data_download.download, "Fetch published originals."),
+    ("convert", data_convert.convert, "Raw files into a store."),
+    ("audit", data_convert.audit, "Look for what is wrong."),
+    ("show", data_show.show, "Draw a trajectory."),
+    ("bench", data_bench.bench, "Measure how fast training reads."),
+    ("du", data_disk.du, "What uses the disk."),
+    ("prune", data_disk.prune, "Remove what may go."),
+):
+    app.command(name, short_help=summary)(command)

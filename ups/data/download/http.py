@@ -63,6 +63,7 @@ class Patience:
 
     Attributes:
         attempts: Failures in a row, without a new byte in between, before giving up.
+        first_attempts: The same while no server has answered at all: perhaps there is no network.
         first_wait: Before the second attempt; doubles with every further one.
         longest_wait: Where doubling ends.
         longest_asked: A server that asks for a longer pause (Retry-After) is given up.
@@ -71,6 +72,7 @@ class Patience:
     """
 
     attempts: int = 8
+    first_attempts: int = 3
     first_wait: float = 1.0
     longest_wait: float = 60.0
     longest_asked: float = 900.0
@@ -137,6 +139,7 @@ class Http:
         sleep: Callable[[float], object] | None = None,
     ) -> None:
         self.patience = patience or Patience()
+        self.has_answered = False
         self._stop = threading.Event()
         self._sleep = sleep or self._stop.wait
         timeout = httpx.Timeout(self.patience.stall, connect=self.patience.connect, pool=None)
@@ -219,6 +222,7 @@ class Http:
                 headers["If-Range"] = known.if_range
         try:
             with self._client.stream("GET", url, headers=headers) as response:
+                self.has_answered = True
                 _check_status(response)
                 yield _body(response, start, self._chunks(response))
         except httpx.InvalidURL as error:
@@ -246,7 +250,9 @@ class Attempts:
         """Wait for the next attempt, or raise `fault` when there is none."""
         patience = self._http.patience
         self.failures += 1
-        if fault.lasting or self.failures >= patience.attempts:
+        few = min(patience.first_attempts, patience.attempts)
+        most = patience.attempts if self._http.has_answered else few
+        if fault.lasting or self.failures >= most:
             raise fault
         if fault.wait is not None and fault.wait > patience.longest_asked:
             raise WireError(f"{fault}; it asks for a pause of {fault.wait:.0f} s", lasting=True)
