@@ -57,14 +57,17 @@ def convert(
     Killed and run again, it continues where it was.
     """
     from ups import registry
-    from ups.data import convert as conversion
-    from ups.data.layouts.probe import check_openable
+    from ups.data.conversion.probing import Probe
+    from ups.data.conversion.sources import find_raw
 
     if shard and merge:
         raise UsageError("--shard and --merge exclude each other")
     card = registry.load_card(dataset)
-    found = conversion.find_raw(card, raw or [])
-    check_openable(found, card)
+    found = find_raw(card, raw or [])
+    probe = Probe(found, card)
+    from ups.data import convert as conversion  # while the probe's process starts
+
+    probe.wait()
     places = _places(trajectories) if trajectories else None
     recipe = conversion.Recipe(limit, stride_x, stride_t, exclude_invalid, places, test_only)
     options: dict[str, Any] = {"recipe": recipe, "version": version}

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from ups import files, paths
+from ups.data.conversion.identity import without_duplicates
 from ups.data.conversion.plan import Plan, Recipe, Unit, check_version_name, make_plan
-from ups.data.conversion.sources import find_raw, without_duplicates
+from ups.data.conversion.sources import find_raw
 from ups.data.conversion.units import UnitConverter, copy_unit
 from ups.data.conversion.workspace import Workspace
 from ups.data.layouts import open_raw

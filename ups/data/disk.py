@@ -14,7 +14,7 @@ from typing import Literal
 import yaml
 
 from ups import files, paths, runs
-from ups.data.conversion.sources import is_generated
+from ups.data.conversion.identity import is_generated
 from ups.data.versions import version_paths
 from ups.errors import ConfigError, DataError, UsageError, translated_os_errors
 from ups.registry import DatasetCard, dataset_keys, load_card

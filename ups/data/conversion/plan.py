@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ups import files
-from ups.data.conversion.sources import identify
+from ups.data.conversion.identity import identify
 from ups.data.layouts.base import PlainTrajectories, RawPoints, RawTrajectories
 from ups.data.splits import FileShare, assign_splits, groups_of, judged_only, split_hash
 from ups.data.store import SourceFile, StoreMetadata

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ups import files
+from ups.data.conversion.identity import identify, without_duplicates
 from ups.data.conversion.plan import Recipe, share_of, time_step, version_name
 from ups.data.conversion.point_units import PointUnit
-from ups.data.conversion.sources import find_raw, identify, without_duplicates
+from ups.data.conversion.sources import find_raw
 from ups.data.layouts import open_raw_points
 from ups.data.layouts.base import RawPoints
 from ups.data.points import FORMAT

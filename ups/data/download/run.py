@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from ups import files, paths
-from ups.data.conversion.sources import is_generated
+from ups.data.conversion.identity import is_generated
 from ups.data.download.fetch import FileFetch, rejection
 from ups.data.download.first_trajectories import copy_first
 from ups.data.download.http import Http, Identity, Patience, WireError

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from ups.data.layouts import probe
+from ups.data.conversion import probing
 from ups.errors import DataError
 from ups.registry import load_card
 
@@ -21,7 +21,7 @@ def raw(tmp_path, write_raw):
 def test_sound_files_and_files_that_merely_fail_pass(raw):
     nothing = raw.with_name("nothing.hdf5")
     nothing.write_bytes(b"no HDF5")
-    probe.check_openable([raw, nothing], load_card("advection1d"))
+    probing.Probe([raw, nothing], load_card("advection1d")).wait()
 
 
 @pytest.mark.parametrize(
@@ -33,10 +33,10 @@ def test_a_file_that_hangs_or_crashes_is_named(raw, monkeypatch, tmp_path, what,
     """The second file does; the process is a stand-in that reaches it and then does `what`."""
     script = tmp_path / "stand_in.py"
     script.write_text(f"print(0); print(1, flush=True); {what}")
-    popen = probe.subprocess.Popen
+    popen = probing.subprocess.Popen
     monkeypatch.setattr(
-        probe.subprocess, "Popen", lambda command, **options: popen([sys.executable, script],
+        probing.subprocess, "Popen", lambda command, **options: popen([sys.executable, script],
                                                                     **options))  # fmt: skip
     other = raw.with_name("other.hdf5")
     with pytest.raises(DataError, match=rf"{other}: damaged: the HDF5 library {message}"):
-        probe.check_openable([raw, other], load_card("advection1d"), limit_s=1.0)
+        probing.Probe([raw, other], load_card("advection1d"), limit_s=1.0).wait()
