@@ -276,7 +276,10 @@ MESHES = ["darcy2d_mesh", "--points", "400", "--num-trajectories", "400", "--wor
 
 @pytest.mark.parametrize("wanted", [0, pytest.param(1, marks=SLOW)], ids=["starting", "solving"])
 def test_ctrl_c_ends_all_processes_without_a_word_from_the_workers(wanted, tmp_path):
-    process = ups(*MESHES, "--out", str(tmp_path), start_new_session=True)
+    process = ups(
+        *MESHES, "--out", str(tmp_path), start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a CI may ignore it
+    )  # fmt: skip
     with process:
         while not list(tmp_path.glob(".*.generating/*/" + "*.npz" * wanted)):
             assert process.poll() is None
