@@ -13,7 +13,12 @@ from ups.cli import _output
 from ups.cli._options import Json
 from ups.errors import UpsError
 
-_PACKAGES = ("torch", "numpy", "h5py", "zarr", "wandb", "matplotlib", "pydantic", "typer")
+_PACKAGES = ("torch", "numpy", "scipy", "h5py", "zarr", "httpx", "scikit-fem", "threadpoolctl",
+             "wandb", "matplotlib", "pillow", "pydantic", "typer")  # fmt: skip
+_OPTIONAL = {
+    "climate": ("NetCDF and Zarr by xarray", ("xarray", "h5netcdf", "cftime")),
+    "video": ("MP4 where ffmpeg is not installed", ("imageio-ffmpeg",)),
+}
 _LEAST_PYTHON = (3, 11)
 _LEAST_FREE_BYTES = 2e9
 
@@ -38,7 +43,15 @@ def _software() -> dict[str, str]:
         "ups": ups.__version__,
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         **versions,
+        **{f"extra {name}": _state(name, what, needs) for name, (what, needs) in _OPTIONAL.items()},
     }
+
+
+def _state(extra: str, what: str, packages: tuple[str, ...]) -> str:
+    """Of optional packages, which nothing else needs."""
+    missing = [name for name in packages if not _version(name)]
+    how = f"pip install 'universal-physics-stack[{extra}]'" if missing else "installed"
+    return f"{what}: {how}"
 
 
 def _hardware() -> dict[str, str]:
