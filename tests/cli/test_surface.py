@@ -80,3 +80,9 @@ def test_readme_console_blocks_run_in_order(
     assert ran >= 8
     for block in blocks("python"):
         subprocess.run([sys.executable, "-c", block], check=True, cwd=tmp_path)
+
+
+def test_the_readme_lists_the_datasets_as_the_command_does() -> None:
+    result = CliRunner().invoke(app, ["data", "list", "--markdown"])
+    assert result.exit_code == 0
+    assert result.stdout.strip() in README

@@ -302,9 +302,21 @@ def test_points_off_centre_cannot_be_reflected_between_walls():
     """Every fourth point of cell centres begins nearer to one wall than it ends at the other."""
     every = (((np.arange(32) + 0.5) / 32)[::4],) * 2
     asked = Augmentation(reflection=True)
-    with pytest.raises(ConfigError, match="symmetrically about the domain's centre"):
+    with pytest.raises(ConfigError, match="symmetric about the domain's centre"):
         permit(asked, CARD, geometry(boundary="wall", coords=every))
     assert permit(asked, CARD, geometry(coords=every)).flipped == (0, 1), "any centre will do"
+
+
+def test_an_axis_with_different_ends_is_not_reflected(tmp_path):
+    card = load_card("diffusion_sorption1d")
+    pde = card.pde.model_copy(update={"symmetries": ("reflection",)})
+    card = card.model_copy(update={"pde": pde})
+    raw = generate(card, parameters={}, num_trajectories=10, seed=0, out_dir=tmp_path,
+                   points=16, frames=2)  # fmt: skip
+    store = convert(card, [raw]).store
+    assert store.metadata.boundaries == ("dirichlet/robin",)
+    with pytest.raises(ConfigError, match="no axis has like ends"):
+        Windows(store, card, split="train", augment=Augmentation(reflection=True))
 
 
 def test_strided_stores_between_walls_are_refused(tmp_path):
@@ -312,10 +324,10 @@ def test_strided_stores_between_walls_are_refused(tmp_path):
     raw = generate(card, parameters={}, seed=0, out_dir=tmp_path, num_trajectories=10, points=16,
                    frames=2)  # fmt: skip
     store = convert(card, [raw], recipe=Recipe(stride_x=2)).store
-    with pytest.raises(ConfigError, match="symmetrically"):
+    with pytest.raises(ConfigError, match="symmetric"):
         Windows(store, card, augment=Augmentation(reflection=True))
     whole = convert(card, [raw]).store
-    with pytest.raises(ConfigError, match="symmetrically"):
+    with pytest.raises(ConfigError, match="symmetric"):
         Windows(whole, card, stride_x=2, augment=Augmentation(reflection=True))
     Windows(whole, card, stride_x=2, reduce="mean", augment=Augmentation(reflection=True))
 

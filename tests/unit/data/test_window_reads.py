@@ -99,8 +99,8 @@ def test_conditions_are_the_cards_ranges_and_codes(grid):
         assert condition == pytest.approx(nu.unit_interval(float(value)), abs=1e-6)
     problem = batch.problem
     assert (problem.kind, problem.family) == ("grid", card.pde.family)
-    assert problem.boundaries.tolist() == [0]
-    assert problem.boundary_one_hot.tolist() == [[1, 0, 0, 0, 0, 0]]
+    assert problem.boundaries.tolist() == [[0, 0]]
+    assert problem.boundary_one_hot.tolist() == [[[1, 0, 0, 0, 0, 0]] * 2]
     assert problem.parameter_names == ("nu",)
 
 

@@ -33,7 +33,8 @@ class Problem:
     Attributes:
         task: Name of the `Windows`.
         family: The card's `pde.family`.
-        boundaries: Code of each axis' boundary condition, (axis,) int64: place in `BOUNDARIES`.
+        boundaries: Code of the boundary condition at the lower and the upper end of each axis,
+            (axis, 2) int64: place in `BOUNDARIES`.
         dt: Time between the frames of a window; None for a static problem.
         history: Frames given, out of the `time` of a window; the others are to be predicted.
         parameter_names: Columns of `parameters` and `conditions`.
@@ -49,7 +50,7 @@ class Problem:
 
     @property
     def boundary_one_hot(self) -> Array:
-        """(axis, boundary) float32."""
+        """(axis, 2, boundary) float32."""
         return np.eye(len(BOUNDARIES), dtype=np.float32)[self.boundaries]
 
 
@@ -146,12 +147,15 @@ WindowBatch: TypeAlias = GridBatch | PointBatch
 
 
 def boundary_codes(metadata: StoreMetadata, where: str) -> Array:
-    """The code of each axis' boundary condition."""
+    """The code of each end's boundary condition, (axis, 2); `dirichlet/robin` differ in them."""
+    codes = []
     for boundary in metadata.boundaries:
-        if boundary not in BOUNDARIES:
-            raise DataError(f"{where}: unknown boundary condition '{boundary}'")
-    codes = [BOUNDARIES.index(boundary) for boundary in metadata.boundaries]
-    return np.asarray(codes, dtype=np.int64)
+        lower, _, upper = boundary.partition("/")
+        for end in (lower, upper or lower):
+            if end not in BOUNDARIES:
+                raise DataError(f"{where}: unknown boundary condition '{end}'")
+            codes.append(BOUNDARIES.index(end))
+    return np.asarray(codes, dtype=np.int64).reshape(-1, 2)
 
 
 def unit_conditions(parameters: Array, card: DatasetCard, where: str) -> Array:

@@ -194,7 +194,7 @@ def permit(asked: Augmentation, card: DatasetCard, geometry: Geometry) -> Permit
 
 _WHY = {
     "shift": "no axis of a grid or of particles is periodic with one whole period stored",
-    "reflection": "no axis has points that lie symmetrically about the domain's centre",
+    "reflection": "no axis has like ends and points symmetric about the domain's centre",
     "rotation": "no two axes have equal lengths, boundaries and points, symmetric about the centre",
 }
 
@@ -211,7 +211,12 @@ def _may_shift(geometry: Geometry, axis: int) -> bool:
 
 
 def _may_flip(geometry: Geometry, axis: int, free: bool) -> bool:
-    """Points of a grid must lie on points again; where shifts are allowed, any centre will do."""
+    """Points of a grid must lie on points again; where shifts are allowed, any centre will do.
+
+    Ends of different boundary conditions cannot be exchanged.
+    """
+    if "/" in geometry.boundaries[axis]:
+        return False
     if geometry.coords is None:
         return True
     coords, (low, high) = geometry.coords[axis], geometry.bounds[axis]
