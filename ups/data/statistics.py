@@ -48,10 +48,37 @@ _PARTS = ("count", "mean", "squares", "low", "high")
 
 def moments(block: Array) -> Moments:
     """Moments of each row of (row, ..., channel) float values."""
-    rows = [_row_moments(row.reshape(-1, block.shape[-1])) for row in block]
+    channels = block.shape[-1]
+    values = (
+        block.reshape(len(block), -1, channels) if block.size else block.reshape(0, 1, channels)
+    )
+    together = _CHUNK_VALUES // max(1, values[0].size if len(values) else 1)
+    if together > 1:  # short rows, many at a time
+        parts = [_short_rows(values[i : i + together]) for i in range(0, len(values), together)]
+        if parts:
+            return joined(parts)
+    rows = [_row_moments(row) for row in values]
     columns = zip(*rows, strict=True) if rows else ([] for _ in _PARTS)
-    count, *parts = (np.asarray(column, dtype=np.float64) for column in columns)
-    return Moments(count, *(part.reshape(len(rows), block.shape[-1]) for part in parts))
+    count, *rest = (np.asarray(column, dtype=np.float64) for column in columns)
+    return Moments(count, *(part.reshape(len(rows), channels) for part in rest))
+
+
+def _short_rows(values: Array) -> Moments:
+    """Of (row, value, channel), all in one go; shifted by each row's first value."""
+    rows, size, _ = values.shape
+    with np.errstate(invalid="ignore", over="ignore"):
+        shifted = values.astype(np.float64)
+        shift = shifted[:, 0].copy()
+        shifted -= shift[:, None]
+        total = shifted.sum(1)
+        squares = np.einsum("rvc,rvc->rc", shifted, shifted) - total**2 / size
+        return Moments(
+            np.full(rows, float(size)),
+            shift + total / size,
+            np.maximum(squares, 0),
+            values.min(1).astype(np.float64),
+            values.max(1).astype(np.float64),
+        )
 
 
 def _row_moments(values: Array) -> tuple[int, Array, Array, Array, Array]:
@@ -66,7 +93,7 @@ def _row_moments(values: Array) -> tuple[int, Array, Array, Array, Array]:
     low, high = np.full(channels, np.inf), np.full(channels, -np.inf)
     with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are found, not hidden
         for start in range(0, len(values), step):
-            chunk = values[start : start + step].T
+            chunk = np.ascontiguousarray(values[start : start + step].T)
             shifted = np.subtract(chunk, shift, out=buffer[:, : chunk.shape[1]], dtype=np.float64)
             total += shifted.sum(1)
             squares += np.einsum("ij,ij->i", shifted, shifted)
