@@ -68,25 +68,25 @@ def convert(
     from ups.data import convert as conversion  # while the probe's process starts
 
     probe.wait()
-    places = _places(trajectories) if trajectories else None
+    places = _places(trajectories)
     recipe = conversion.Recipe(limit, stride_x, stride_t, exclude_invalid, places, test_only)
     options: dict[str, Any] = {"recipe": recipe, "version": version}
     with _output.Bars() as bars:
         options["progress"] = bars.of("convert")
+        result: Any
         if shard:
             part = _shard(shard)
-            made = conversion.convert_shard(card, found, shard=part, workers=workers, **options)
-            text = describe_shard(made)
+            result = conversion.convert_shard(card, found, shard=part, workers=workers, **options)
         elif merge:
-            merged = conversion.merge_shards(card, found, count=merge, force=force, **options)
-            text = describe_conversion(merged)
+            result = conversion.merge_shards(card, found, count=merge, force=force, **options)
         else:
             result = conversion.convert(card, found, force=force, workers=workers, **options)
-            text = describe_conversion(result)
-    _output.summary("convert", text)
+    _output.summary("convert", describe_shard(result) if shard else describe_conversion(result))
 
 
-def _places(text: str) -> tuple[int, int]:
+def _places(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
     first, colon, end = text.partition(":")
     try:
         return (int(first or 0), int(end)) if colon else (0, int(first))
