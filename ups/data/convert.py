@@ -154,8 +154,7 @@ def merge_shards(
                     if progress:
                         progress(done, plan.shape[0])
             whole.finish(target)
-            for shard in shards:
-                shard.remove()
+            shutil.rmtree(shards[0].folder.parent)  # with the locks of its shards
     return Conversion(TrajectoryStore(target), reused=False)
 
 
