@@ -21,7 +21,7 @@ def main() -> None:
         from ups.cache.build import build_cache
         from ups.cache.format import identity_of
         from ups.codec.grid import GridCodec
-        from ups.config.schema import GridCodecConfig
+        from ups.config.models import GridCodecConfig
         from ups.training.latents import encoder_of
         from ups.training.session import geometry_of
 

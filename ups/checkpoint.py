@@ -17,7 +17,8 @@ import torch
 from ups import files, runs
 from ups.codec.grid import GridCodec, GridGeometry
 from ups.config.base import validated
-from ups.config.schema import Experiment, GridCodecConfig, LatentOperatorConfig
+from ups.config.models import GridCodecConfig, LatentOperatorConfig
+from ups.config.schema import Experiment
 from ups.errors import CheckpointError, translated_os_errors
 from ups.models.operator import LatentOperator, TokenLayout
 from ups.models.surrogate import Surrogate

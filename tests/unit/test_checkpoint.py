@@ -10,7 +10,8 @@ import torch
 from ups import checkpoint as checkpoints
 from ups.checkpoint import Checkpoint, Identity
 from ups.codec.grid import GridCodec, GridGeometry
-from ups.config.schema import Experiment, GridCodecConfig, LatentOperatorConfig
+from ups.config.models import GridCodecConfig, LatentOperatorConfig
+from ups.config.schema import Experiment
 from ups.errors import CheckpointError
 from ups.models.operator import LatentOperator, TokenLayout
 from ups.registry import load_card

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ups.codec.interpolation import interpolate
 from ups.codec.local import LocalNetwork
 from ups.codec.patches import cosine_basis, patchify, unpatchify
-from ups.config.schema import GridCodecConfig
+from ups.config.models import GridCodecConfig
 from ups.errors import DataError
 
 _FEATURES = 32

@@ -6,7 +6,7 @@ as JSON Schema; `ups config show` prints one resolved instance.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
@@ -18,171 +18,87 @@ from pydantic import (
 )
 
 from ups.config.base import Config
+from ups.config.models import (
+    CodecConfig,
+    Family,
+    GridCodecConfig,
+    LatentOperatorConfig,
+    OperatorConfig,
+    PointCodecConfig,
+)
+from ups.config.stages import StagesConfig
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Share = Annotated[float, Field(gt=0, le=1)]
 
-
-class DataConfig(Config):
-    """Which trajectories, and how they are stepped through."""
+class TaskConfig(Config):
+    """One dataset of a run."""
 
     dataset: str = Field(description="Key in registry/, for example 'burgers1d'.")
+    name: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z][A-Za-z0-9_]*$",
+        description="In logs and reports; null is the dataset's key.",
+    )
     version: str = Field(
         "latest",
         description="Converted version, for example 'nu0.01-x4-t5'; 'latest' is the newest.",
     )
     stride: PositiveInt = Field(1, description="Stored frames that one operator step advances.")
+    weight: PositiveFloat = Field(1.0, description="Share of batches where `mixing` is 'custom'.")
+
+    @property
+    def key(self) -> str:
+        """What the task is called."""
+        return self.name or self.dataset
 
 
-class GridCodecConfig(Config):
-    """Patches of a grid <-> tokens at the patch centres."""
+class DataConfig(Config):
+    """Which trajectories, and how they are stepped through.
 
-    kind: Literal["grid"] = "grid"
-    patch_size: PositiveInt = Field(8, description="Grid points per axis and token.")
-    coefficients: PositiveInt | None = Field(
-        None,
-        description="Cosine coefficients kept per patch and field, lowest frequencies first. "
-        "null keeps all: an orthonormal, exactly invertible embedding.",
+    One dataset is named by `dataset`; several, for one shared operator, by `task`:
+    `task: [burgers1d, {dataset: darcy2d_mesh, weight: 2}]`.
+    """
+
+    dataset: str | None = Field(None, description="Key in registry/, for example 'burgers1d'.")
+    version: str = Field("latest", description="As in `task`, of the one dataset.")
+    stride: PositiveInt = Field(1, description="As in `task`, of the one dataset.")
+    task: tuple[TaskConfig, ...] = Field((), description="Several datasets, or one.")
+    mixing: Literal["uniform", "size", "custom", "inverse_nrmse"] = Field(
+        "uniform", description="Share of batches of each task."
     )
-    width: PositiveInt = Field(48, description="Channels of the learned local parts.")
-    depth: PositiveInt = Field(2, description="Layers of the learned local parts.")
-    gate: PositiveFloat = Field(
-        0.002,
-        description="Largest reconstruction nRMSE on the validation split with which an "
-        "operator may be trained: a tenth of the rollout error aimed at.",
+    augment: bool = Field(
+        False, description="Draw from the symmetries that the card declares for each sample."
+    )
+    noise: NonNegativeFloat = Field(
+        0.0, description="Noise on given states, relative to the amplitude of each sample."
     )
 
-
-class LatentOperatorConfig(Config):
-    """Advance tokens by one step: amplitude-normalised, mean-conserving residual form."""
-
-    kind: Literal["latent"] = "latent"
-    mixer: Literal["spectral", "conv", "attention"] = Field(
-        "spectral", description="How tokens exchange information across the domain."
-    )
-    width: PositiveInt = 64
-    depth: PositiveInt = 3
-    mlp_ratio: PositiveInt = 2
-    modes: PositiveInt | None = Field(
-        None, description="Spectral mixer: Fourier modes kept per axis; null keeps all."
-    )
-    heads: PositiveInt = Field(4, description="Attention mixer: number of heads.")
-    kernel_size: PositiveInt = Field(5, description="Convolution mixer: tokens per axis, odd.")
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or "task" not in content:
+            return content
+        given = content["task"]
+        items = [given] if isinstance(given, str | dict) else given
+        if not isinstance(items, list | tuple):
+            return content
+        return {**content, "task": tuple({"dataset": item} if isinstance(item, str) else item
+                                         for item in items)}  # fmt: skip
 
     @model_validator(mode="after")
-    def _shapes_fit(self) -> LatentOperatorConfig:
-        if self.kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd, found {self.kernel_size}")
-        if self.mixer == "attention" and self.width % (2 * self.heads):
-            raise ValueError(
-                f"width {self.width} must be a multiple of 2 x heads = {2 * self.heads}"
-            )
+    def _one_way_to_name_data(self) -> DataConfig:
+        if (self.dataset is None) == (not self.task):
+            raise ValueError("name either one `dataset` or a list `task`")
+        names = [task.key for task in self.tasks]
+        if len(set(names)) < len(names):
+            raise ValueError(f"task: names must differ, found {', '.join(names)}; give a `name`")
         return self
 
-
-class AdamWConfig(Config):
-    """AdamW for every weight."""
-
-    kind: Literal["adamw"] = "adamw"
-    lr: PositiveFloat = 2e-3
-    weight_decay: NonNegativeFloat = 1e-5
-    betas: tuple[Fraction, Fraction] = (0.9, 0.98)
-
-
-class MuonConfig(Config):
-    """Muon for hidden matrices, AdamW for the rest."""
-
-    kind: Literal["muon"] = "muon"
-    lr: PositiveFloat = Field(2e-3, description="Of both, Muon's matched to AdamW's update RMS.")
-    momentum: Fraction = 0.95
-    weight_decay: NonNegativeFloat = 1e-5
-    betas: tuple[Fraction, Fraction] = (0.9, 0.98)
-
-
-OptimizerConfig = Annotated[AdamWConfig | MuonConfig, Field(discriminator="kind")]
-
-
-class ScheduleConfig(Config):
-    """Learning rate over the run: linear warm-up, then the chosen decay."""
-
-    kind: Literal["cosine", "constant"] = "cosine"
-    warmup_steps: NonNegativeInt = 100
-    final_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
-
-
-class TrainingConfig(Config):
-    """What all stages share: the loop's numbers."""
-
-    steps: PositiveInt
-    batch_size: PositiveInt = 64
-    optimizer: OptimizerConfig = MuonConfig()
-    schedule: ScheduleConfig = ScheduleConfig()
-    ema_decay: Fraction = Field(0.0, description="Of the averaged weights; 0 keeps none.")
-    grad_clip: PositiveFloat | None = Field(1.0, description="Largest gradient norm.")
-    accumulate: PositiveInt = Field(1, description="Micro-batches per optimizer step.")
-    amp: Literal["none", "bfloat16", "float16"] = "none"
-    compile: bool = Field(False, description="torch.compile the trained module.")
-    log_every: PositiveInt = 20
-    validate_every: PositiveInt = 500
-    checkpoint_every: PositiveInt = 500
-    max_skipped: NonNegativeInt = Field(
-        5, description="Steps with a non-finite gradient that are skipped before the run stops."
-    )
-
-    @model_validator(mode="after")
-    def _micro_batches_fit(self) -> TrainingConfig:
-        if self.batch_size % self.accumulate:
-            raise ValueError(
-                f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}"
-            )
-        return self
-
-
-class CodecStageConfig(TrainingConfig):
-    """Reconstruct single frames, on the grid and between its points."""
-
-    steps: PositiveInt = 600
-    off_grid_share: Share = Field(
-        0.5, description="Weight of the points between grid points in the loss."
-    )
-
-
-class Unroll(Config):
-    """From this share of the run on, differentiate through that many operator steps."""
-
-    start: Fraction
-    steps: PositiveInt
-
-
-class OperatorStageConfig(TrainingConfig):
-    """Advance cached tokens, unrolled."""
-
-    steps: PositiveInt = 4000
-    unroll: tuple[Unroll, ...] = (
-        Unroll(start=0.0, steps=1),
-        Unroll(start=0.3, steps=2),
-        Unroll(start=0.6, steps=4),
-    )
-    early_bias: PositiveFloat = Field(
-        2.0, description="Windows start at frame (range x u^bias), u uniform: 1 is uniform."
-    )
-    validation_trajectories: PositiveInt = Field(
-        64, description="Rolled out to the end at each validation; they choose the checkpoint."
-    )
-
-    @model_validator(mode="after")
-    def _unroll_rises(self) -> OperatorStageConfig:
-        starts = [item.start for item in self.unroll]
-        if not starts or starts[0] != 0 or starts != sorted(set(starts)):
-            raise ValueError(f"unroll: starts must rise from 0, found {starts}")
-        return self
-
-
-class StagesConfig(Config):
-    """One entry for each stage."""
-
-    codec: CodecStageConfig = CodecStageConfig()
-    operator: OperatorStageConfig = OperatorStageConfig()
+    @property
+    def tasks(self) -> tuple[TaskConfig, ...]:
+        """Every task in full."""
+        if self.dataset is None:
+            return self.task
+        return (TaskConfig(dataset=self.dataset, version=self.version, stride=self.stride),)
 
 
 class CacheConfig(Config):
@@ -229,9 +145,46 @@ class Experiment(Config):
     device: str = Field("auto", description="'auto', 'cpu', 'cuda' or 'cuda:N'.")
     threads: PositiveInt | None = Field(None, description="CPU threads; null is torch's default.")
     data: DataConfig
-    codec: GridCodecConfig = GridCodecConfig()
+    codec: CodecConfig = GridCodecConfig()
+    codecs: dict[Family, CodecConfig] = Field(
+        default_factory=dict,
+        description="Instead of `codec` for tasks of this kind: one codec for each family.",
+    )
     cache: CacheConfig = CacheConfig()
-    operator: LatentOperatorConfig = LatentOperatorConfig()
+    operator: OperatorConfig = LatentOperatorConfig()
     stages: StagesConfig = StagesConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_kinds(cls, content: Any) -> Any:
+        """`kind` may be left out where there is a usual one."""
+        if not isinstance(content, dict):
+            return content
+        found = dict(content)
+        for key, kind in (("codec", "grid"), ("operator", "latent")):
+            if isinstance(found.get(key), dict):
+                found[key] = {"kind": kind, **found[key]}
+        if isinstance(found.get("codecs"), dict):
+            found["codecs"] = {
+                family: {"kind": "grid" if str(family).startswith("grid") else "points", **codec}
+                if isinstance(codec, dict) else codec
+                for family, codec in found["codecs"].items()
+            }  # fmt: skip
+        return found
+
+    def codec_for(self, family: Family) -> GridCodecConfig | PointCodecConfig:
+        """The codec of a family of discretisations."""
+        kind = "grid" if family.startswith("grid") else "points"
+        chosen = self.codecs.get(family, self.codec)
+        if chosen.kind == kind:
+            return chosen
+        return GridCodecConfig() if kind == "grid" else PointCodecConfig()
+
+    @model_validator(mode="after")
+    def _codecs_fit(self) -> Experiment:
+        for family, codec in self.codecs.items():
+            if (codec.kind == "grid") != family.startswith("grid"):
+                raise ValueError(f"codecs.{family}: kind '{codec.kind}' does not fit")
+        return self

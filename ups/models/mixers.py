@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ups.config.schema import LatentOperatorConfig
+from ups.config.models import LatentOperatorConfig
 from ups.errors import ConfigError
 
 

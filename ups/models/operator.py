@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ups.codec.local import neighbours
-from ups.config.schema import LatentOperatorConfig
+from ups.config.models import LatentOperatorConfig
 from ups.models.mixers import build_mixer
 
 _EPS = 1e-8

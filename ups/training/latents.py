@@ -15,7 +15,8 @@ from ups import runs
 from ups.cache.build import Build, build_cache
 from ups.cache.format import CacheIdentity, identity_of
 from ups.codec.grid import GridCodec
-from ups.config.schema import CacheConfig, Experiment, GridCodecConfig
+from ups.config.models import GridCodecConfig
+from ups.config.schema import CacheConfig, Experiment
 from ups.data.store import TrajectoryStore
 from ups.errors import CheckpointError
 from ups.training.session import Session

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ups import checkpoint as checkpoints
 from ups import runs
 from ups.checkpoint import Checkpoint
-from ups.config.schema import TrainingConfig
+from ups.config.stages import TrainingConfig
 from ups.errors import EXIT_INTERRUPTED, CheckpointError, UpsError
 from ups.training.optim import Optimizers, averaged, build_optimizer, lr_factor
 from ups.training.tracking import Tracker

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ups.config.schema import AdamWConfig, MuonConfig, OptimizerConfig, ScheduleConfig
+from ups.config.stages import AdamWConfig, MuonConfig, OptimizerConfig, ScheduleConfig
 
 
 class Optimizers:

@@ -16,7 +16,7 @@ from ups.checkpoint import Checkpoint
 from ups.codec.grid import GridCodec
 from ups.codec.interpolation import shifted
 from ups.codec.report_card import ReportCard, report_card
-from ups.config.schema import CodecStageConfig, OperatorStageConfig
+from ups.config.stages import CodecStageConfig, OperatorStageConfig
 from ups.data.store import TrajectoryStore
 from ups.data.windows import Shards, WindowSampler, gather
 from ups.evaluation.metrics import nrmse

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ups.codec.grid import GridCodec, GridGeometry
-from ups.config.schema import GridCodecConfig
+from ups.config.models import GridCodecConfig
 from ups.errors import DataError
 
 SPACES = {1: (32,), 2: (8, 16), 3: (4, 8, 4)}

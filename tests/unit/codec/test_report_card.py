@@ -9,7 +9,7 @@ import torch
 
 from ups.codec.grid import GridCodec, GridGeometry
 from ups.codec.report_card import report_card, upsampled
-from ups.config.schema import GridCodecConfig
+from ups.config.models import GridCodecConfig
 
 
 def codec_of(space, periodic, **options):

@@ -69,10 +69,10 @@ def test_merging_twice_is_merging_once(base, over):
 
 
 def test_another_kind_replaces_and_the_same_kind_merges():
-    base = {"optimizer": {"kind": "muon", "lr": 1, "momentum": 0.9}}
+    base = {"optimizer": {"kind": "muon_hybrid", "lr": 1, "momentum": 0.9}}
     assert merged(base, {"optimizer": {"kind": "adamw"}}) == {"optimizer": {"kind": "adamw"}}
-    same = merged(base, {"optimizer": {"kind": "muon", "lr": 2}})
-    assert same == {"optimizer": {"kind": "muon", "lr": 2, "momentum": 0.9}}
+    same = merged(base, {"optimizer": {"kind": "muon_hybrid", "lr": 2}})
+    assert same == {"optimizer": {"kind": "muon_hybrid", "lr": 2, "momentum": 0.9}}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
@@ -113,7 +113,7 @@ def test_a_missing_ancestor_is_named(tmp_path):
         ({"stages": {"operator": {"stpes": 9}}}, "stages.operator.stpes", "steps"),
         ({"stages": {"codec": {"schedule": {"warmup": 9}}}}, "stages.codec.schedule.warmup",
          "warmup_steps"),
-        ({"stages": {"codec": {"optimizer": {"kind": "muon", "momentun": 0.9}}}},
+        ({"stages": {"codec": {"optimizer": {"kind": "muon_hybrid", "momentun": 0.9}}}},
          "stages.codec.optimizer.momentun", "momentum"),
         ({"stages": {"operator": {"unroll": [{"start": 0, "step": 1}]}}},
          "stages.operator.unroll.0.step", "steps"),
@@ -142,7 +142,7 @@ def test_a_misspelt_override_is_named_with_its_remedy(tmp_path):
     [
         ({"seed": -1}, "seed: "),
         ({"seed": "many"}, "seed: .*found 'many'"),
-        ({"data": {}}, "data.dataset: required key is missing"),
+        ({"data": {}}, "data: name either one `dataset` or a list `task`"),
         ({"operator": {"mixer": "magic"}}, "operator.mixer: .*found 'magic'"),
         ({"operator": {"kernel_size": 4}}, "kernel_size must be odd, found 4"),
         ({"operator": {"mixer": "attention", "width": 12}}, "multiple of 2 x heads = 8"),
@@ -166,7 +166,7 @@ def test_an_override_reads_its_value_as_yaml():
     assert parse_override("a=[1, 2]") == {"a": [1, 2]}
     assert parse_override("a=x=y") == {"a": "x=y"}
     assert parse_override("a.b=null") == {"a": {"b": None}}
-    assert parse_override("a={kind: muon}") == {"a": {"kind": "muon"}}
+    assert parse_override("a={kind: muon_hybrid}") == {"a": {"kind": "muon_hybrid"}}
 
 
 def test_numbers_in_exponent_form_become_numbers(tmp_path):
@@ -186,7 +186,7 @@ def test_an_override_that_is_not_key_and_value_is_refused(override):
 
 def test_an_override_of_the_kind_replaces_the_whole_optimizer(tmp_path):
     path = write(tmp_path / "mine.yaml", MINIMAL | {
-        "stages": {"operator": {"optimizer": {"kind": "muon", "lr": 0.5, "momentum": 0.5}}}
+        "stages": {"operator": {"optimizer": {"kind": "muon_hybrid", "lr": 0.5, "momentum": 0.5}}}
     })  # fmt: skip
     found = load_experiment(path, ["stages.operator.optimizer.kind=adamw"])
     assert found.stages.operator.optimizer.model_dump()["kind"] == "adamw"
@@ -199,7 +199,7 @@ def test_an_override_of_the_kind_replaces_the_whole_optimizer(tmp_path):
     width=st.integers(1, 512),
     coefficients=st.none() | st.integers(1, 8),
     mixer=st.sampled_from(["spectral", "conv"]),
-    kind=st.sampled_from(["adamw", "muon"]),
+    kind=st.sampled_from(["adamw", "muon_hybrid"]),
 )
 def test_any_config_written_and_read_is_equal(
     tmp_path_factory, seed, lr, width, coefficients, mixer, kind
@@ -251,7 +251,7 @@ def test_override_of_one_key_finds_the_kind_beside_it(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("name: mine\ndata: {dataset: burgers1d}\n")
     experiment = load_experiment(path, ["stages.operator.optimizer.lr=5e-4"])
-    assert experiment.stages.operator.optimizer.kind == "muon"
+    assert experiment.stages.operator.optimizer.kind == "muon_hybrid"
     assert experiment.stages.operator.optimizer.lr == 5e-4
 
 

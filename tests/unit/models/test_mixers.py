@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ups.config.schema import LatentOperatorConfig
+from ups.config.models import LatentOperatorConfig
 from ups.errors import ConfigError
 from ups.models.mixers import SpectralMixer, build_mixer
 

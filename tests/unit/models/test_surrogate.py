@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ups.codec.grid import GridCodec, GridGeometry
-from ups.config.schema import GridCodecConfig, LatentOperatorConfig
+from ups.config.models import GridCodecConfig, LatentOperatorConfig
 from ups.errors import UsageError
 from ups.models.operator import LatentOperator, TokenLayout
 from ups.models.surrogate import Surrogate, scale_parameters

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ups.config.schema import AdamWConfig, LatentOperatorConfig, MuonConfig, ScheduleConfig
+from ups.config.models import LatentOperatorConfig
+from ups.config.stages import AdamWConfig, MuonConfig, ScheduleConfig
 from ups.models.operator import LatentOperator, TokenLayout
 from ups.training.losses import relative_l2
 from ups.training.optim import averaged, build_optimizer, lr_factor

@@ -35,7 +35,7 @@ TINY = {
     "operator": {"width": 16, "depth": 1},
     "stages": {
         "codec": STAGE | {"steps": 5, "optimizer": {"kind": "adamw", "lr": 1e-2}},
-        "operator": STAGE | {"steps": 10, "optimizer": {"kind": "muon", "lr": 1e-2}},
+        "operator": STAGE | {"steps": 10, "optimizer": {"kind": "muon_hybrid", "lr": 1e-2}},
     },
 }
 

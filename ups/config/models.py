@@ -1,0 +1,192 @@
+"""What codecs, operators and the networks inside them may be asked to be."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from ups.config.base import Config, Fraction
+
+
+class GridCodecConfig(Config):
+    """Patches of a grid <-> tokens at the patch centres.
+
+    A token holds orthonormal coefficients of its patch. Sizes that are not a multiple of the patch
+    end in a smaller patch.
+    """
+
+    kind: Literal["grid"] = "grid"
+    patch_size: PositiveInt = Field(8, description="Grid points per axis and token.")
+    anchors: tuple[PositiveInt, ...] | None = Field(
+        None,
+        description="Tokens along each axis, instead of patch_size: tokens then mean the same at "
+        "every resolution, and a model can be asked at another one.",
+    )
+    basis: Literal["dct", "pca"] = Field(
+        "dct",
+        description="Cosines of each field, or the principal components of patches of all fields "
+        "together, fitted in one pass over the training split.",
+    )
+    compression: Annotated[float, Field(ge=1, le=64)] | None = Field(
+        None, description="Values per patch / numbers per token; instead of `coefficients`."
+    )
+    coefficients: PositiveInt | None = Field(
+        None,
+        description="Coefficients kept per patch and field, lowest frequencies (or largest "
+        "components) first. null keeps all: an exactly invertible embedding.",
+    )
+    encoder: Literal["linear", "learned"] = Field(
+        "linear", description="'learned' adds a local network to the linear coefficients."
+    )
+    width: PositiveInt = Field(48, description="Channels of the learned local parts.")
+    depth: PositiveInt = Field(2, description="Layers of the learned local parts.")
+    gate: PositiveFloat = Field(
+        0.002,
+        description="Largest reconstruction nRMSE on the validation split with which an "
+        "operator may be trained: a tenth of the rollout error aimed at.",
+    )
+
+    @model_validator(mode="after")
+    def _one_size(self) -> GridCodecConfig:
+        if self.compression is not None and self.coefficients is not None:
+            raise ValueError("give compression or coefficients, not both")
+        return self
+
+
+class PointCodecConfig(Config):
+    """Nodes of a mesh or particles <-> tokens on a fixed grid of anchors.
+
+    A local polynomial fit around each anchor, weighted by node volume, is the linear part; message
+    passing over edges, pooled to supernodes, corrects it.
+    """
+
+    kind: Literal["points"] = "points"
+    anchors: tuple[PositiveInt, ...] = Field(
+        (16, 16), description="Tokens along each axis of the domain's box."
+    )
+    degree: NonNegativeInt = Field(2, description="Total degree of the local polynomials.")
+    ridge: PositiveFloat = Field(
+        1e-5, description="Pull towards a coarser fit where an anchor has few nodes around it."
+    )
+    learned: bool = Field(True, description="Train message passing and the attention decoder.")
+    message_steps: Annotated[int, Field(ge=3)] = 3
+    supernodes: PositiveInt = Field(256, description="Chosen by farthest-point sampling.")
+    neighbours: PositiveInt = Field(
+        8, description="Nearest anchors that a query attends to, and nodes that a supernode sees."
+    )
+    geometry: bool = Field(
+        True, description="Boundary tags, volume and position of nodes as inputs of the encoder."
+    )
+    width: PositiveInt = 48
+    gate: PositiveFloat = Field(0.05, description="As of the grid codec.")
+
+
+CodecConfig = Annotated[GridCodecConfig | PointCodecConfig, Field(discriminator="kind")]
+Family = Literal["grid1d", "grid2d", "grid3d", "mesh", "particles"]
+
+
+SIZES: dict[str, dict[str, int]] = {
+    "S": {"width": 64, "depth": 3, "heads": 4},
+    "M": {"width": 128, "depth": 6, "heads": 4},
+    "L": {"width": 384, "depth": 12, "heads": 6},
+    "XL": {"width": 768, "depth": 24, "heads": 12},
+}
+
+
+class BackboneConfig(Config):
+    """The network between tokens and tokens, shared by operator, corrector and prior."""
+
+    size: Literal["S", "M", "L", "XL"] | None = Field(
+        None, description="Sets width, depth and heads, where they are not given."
+    )
+    architecture: Literal["pdet_stack", "pdet_unet"] = Field(
+        "pdet_stack", description="Blocks of one resolution, or a U over the anchor grid."
+    )
+    mixer: Literal["spectral", "conv", "attention"] = Field(
+        "spectral", description="How tokens exchange information across the domain."
+    )
+    local: bool = Field(
+        False, description="A depthwise convolution beside a global mixer: local plus global."
+    )
+    mlp: Literal["neighbours", "mlp", "swiglu"] = Field(
+        "neighbours",
+        description="Per-token network; 'neighbours' also sees the face neighbours of its token.",
+    )
+    width: PositiveInt = 64
+    depth: PositiveInt = Field(3, description="Blocks of pdet_stack.")
+    depths: tuple[PositiveInt, ...] = Field(
+        (2, 2, 2), description="Blocks of pdet_unet at each level; the middle one is the coarsest."
+    )
+    mlp_ratio: PositiveInt = 2
+    modes: PositiveInt | None = Field(
+        None, description="Spectral mixer: Fourier modes kept per axis; null keeps all."
+    )
+    heads: PositiveInt = Field(4, description="Attention mixer: number of heads.")
+    window: PositiveInt | None = Field(
+        None,
+        description="Attention inside windows of so many anchors per axis, shifted by half in "
+        "every other block; null attends everywhere.",
+    )
+    kernel_size: PositiveInt = Field(5, description="Convolutions: tokens per axis, odd.")
+    drop_path: Fraction = Field(0.0, description="Blocks left out at random, rising with depth.")
+    activation_checkpointing: bool = Field(
+        False, description="Compute blocks again in the backward pass instead of keeping them."
+    )
+    offload: bool = Field(
+        False, description="Keep activations in main memory between the passes (GPU only)."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _dial(cls, content: Any) -> Any:
+        if isinstance(content, dict) and content.get("size") in SIZES:
+            return {**SIZES[content["size"]], **content}
+        return content
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> BackboneConfig:
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, found {self.kernel_size}")
+        if self.mixer == "attention" and self.width % (2 * self.heads):
+            raise ValueError(
+                f"width {self.width} must be a multiple of 2 x heads = {2 * self.heads}"
+            )
+        if self.architecture == "pdet_unet" and len(self.depths) % 2 == 0:
+            raise ValueError(f"depths must be odd in number, found {len(self.depths)}")
+        return self
+
+
+class LatentOperatorConfig(BackboneConfig):
+    """Advance tokens by one step: amplitude-normalised, mean-conserving residual form."""
+
+    kind: Literal["latent"] = "latent"
+    history: PositiveInt = Field(1, description="Frames that the operator is given.")
+    normalise: bool = Field(
+        True, description="Divide deviations from the mean by their RMS, per sample and field."
+    )
+    input_scaling: Literal["none", "channel"] = Field(
+        "none",
+        description="'channel': divide every token channel by its own size over the training "
+        "split, with a floor, at the input only.",
+    )
+    scale_floor: PositiveFloat = Field(
+        0.05, description="Least size of a channel in `input_scaling`, relative to the largest."
+    )
+
+
+class FieldOperatorConfig(Config):
+    """A neural operator on the grid itself: the baselines. Needs `codec: {patch_size: 1}`."""
+
+    kind: Literal["fno", "tfno", "cosine_fno"] = "fno"
+    width: PositiveInt = 32
+    depth: PositiveInt = 4
+    modes: PositiveInt = 16
+    history: PositiveInt = 1
+    wrapper: bool = Field(
+        False, description="The amplitude-normalised, conserving residual form around it."
+    )
+    padding: Fraction = Field(0.0, description="Share of the domain padded, for no period.")
+
+
+OperatorConfig = Annotated[LatentOperatorConfig | FieldOperatorConfig, Field(discriminator="kind")]
