@@ -91,6 +91,9 @@ class Discretisation(Config):
     neighbour_radius: PositiveFloat | None = Field(
         None, description="Particles nearer than this are neighbours, in units of the axes."
     )
+    velocity: tuple[str, ...] = Field(
+        (), description="Fields that move the particles, one for each axis."
+    )
 
     @model_validator(mode="after")
     def _grids_have_points(self) -> Discretisation:
@@ -129,6 +132,15 @@ class FieldSpec(Config):
         None, description="The axis along which a vector component points."
     )
     positive: bool = Field(False, description="Never zero or below: density, pressure, depth.")
+    transform: Literal["none", "log"] = Field(
+        "none", description="'log': models see the logarithm of a positive field."
+    )
+
+    @model_validator(mode="after")
+    def _only_positive_has_log(self) -> FieldSpec:
+        if self.transform == "log" and not self.positive:
+            raise ValueError(f"{self.name}: transform 'log' needs positive: true")
+        return self
 
 
 class Parameter(Config):
@@ -288,6 +300,9 @@ class DatasetCard(Config):
         for name in self.pde.conserved:
             if name not in fields:
                 raise ValueError(f"pde.conserved: '{name}' is not one of the fields {fields}")
+        for name in self.discretisation.velocity:
+            if name not in fields:
+                raise ValueError(f"discretisation.velocity: '{name}' is not one of the fields")
         used: list[Iterable[str]] = [file.parameters for file in self.source.files]
         used += [self.generator.parameters, self.generator.drawn] if self.generator else []
         for name in itertools.chain.from_iterable(used):
