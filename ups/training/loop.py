@@ -32,9 +32,13 @@ class Stage(Protocol):
     """Which weights move, and what the loss is.
 
     `batch` must depend on the step alone, so that a resumed run repeats the uninterrupted one.
+
+    Attributes:
+        criterion: Key of `validate()` whose smallest value chooses the checkpoint.
     """
 
     name: ClassVar[str]
+    criterion: ClassVar[str]
     trainable: nn.Module
 
     @property
@@ -45,10 +49,35 @@ class Stage(Protocol):
     def losses(self, batch: Any, progress: float) -> dict[str, Tensor]: ...
 
     def validate(self) -> dict[str, float]:
-        """Physical-space metrics; the smallest `valid_nrmse` chooses the checkpoint."""
+        """Physical-space metrics, among them the criterion."""
         ...
 
     def checkpoint(self, step: int, metrics: dict[str, float]) -> Checkpoint: ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs besides weights and optimizers: plain values and tensors."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    def is_reached(self, loss: float) -> bool:
+        """Whether this training loss is low enough to stop early."""
+        ...
+
+
+class StageDefaults:
+    """What most stages need not say: no state of their own, no early stop."""
+
+    criterion: ClassVar[str] = "valid_nrmse"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to take up."""
+
+    def is_reached(self, loss: float) -> bool:
+        return False
 
 
 class InterruptedRunError(UpsError):
@@ -205,7 +234,7 @@ class Fit:
             if self.step == 0:
                 self.best, self._untrained = metrics, copy.deepcopy(module)
                 return
-            is_better = metrics["valid_nrmse"] <= self.best["valid_nrmse"]
+            is_better = metrics[self.stage.criterion] <= self.best[self.stage.criterion]
             is_lost = self._untrained is None and not self.best_path.is_file()
             if is_better or is_lost:
                 self.best, self._untrained = metrics, None
@@ -262,7 +291,7 @@ class Fit:
             tracker.log({"stage": self.stage.name, "step": self.step, **values})
 
     def _best_note(self) -> str:
-        found = self.best.get("valid_nrmse")
+        found = self.best.get(self.stage.criterion)
         return f"  valid {found:.4f}" if found is not None else ""
 
 

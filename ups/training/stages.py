@@ -24,6 +24,7 @@ from ups.evaluation.rollout import horizon_for, predict_split
 from ups.models.operator import LatentOperator
 from ups.models.surrogate import Surrogate, scale_parameters
 from ups.registry import Parameter
+from ups.training.loop import StageDefaults
 from ups.training.losses import relative_l2
 
 MakeCheckpoint = Callable[..., Checkpoint]
@@ -33,7 +34,7 @@ _RESIDENT_BYTES = 4 * 2**30
 
 
 @dataclass
-class CodecStage:
+class CodecStage(StageDefaults):
     """Teach the codec to reconstruct single frames, on the grid and between its points.
 
     Between the points the truth is the band-limited interpolant of the frame at a random shift.
@@ -111,7 +112,7 @@ def validation_frames(
 
 
 @dataclass
-class OperatorStage:
+class OperatorStage(StageDefaults):
     """Teach the operator to advance cached tokens, differentiating through several steps.
 
     Relative L2 in the codec's own units; latent numbers are never z-scored in the loss. Early
