@@ -7,7 +7,7 @@ import io
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,38 @@ import numpy as np
 import numpy.typing as npt
 
 from ups import files
-from ups.cache.format import MANIFEST, PROGRESS, CacheIdentity, LatentCache, Manifest, Shard
+from ups.cache.format import (
+    CONTEXT,
+    MANIFEST,
+    PROGRESS,
+    CacheIdentity,
+    LatentCache,
+    Manifest,
+    Shard,
+)
+from ups.data.points import PointStore
 from ups.data.store import TrajectoryStore
 from ups.errors import CacheError
 
 Array = npt.NDArray[Any]
+Store = TrajectoryStore | PointStore
 Encode = Callable[[Array], Array]
 Progress = Callable[[int, int], None]
 _FRAMES_PER_CALL = 1024
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Processes that build one cache together; each writes every `size`-th shard.
+
+    Attributes:
+        rank: Of this one; 0 writes the manifest.
+        gather: Lists of all processes -> the lists one after the other, on every process.
+    """
+
+    rank: int = 0
+    size: int = 1
+    gather: Callable[[list[Any]], list[Any]] = list
 
 
 @dataclass(frozen=True)
@@ -42,80 +66,149 @@ class _Job:
     file: str
     split: str
     trajectories: Array
+    frames: int
+    dim: int
+
+    @property
+    def is_context(self) -> bool:
+        return self.split.endswith(CONTEXT)
 
 
 def build_cache(
-    store: TrajectoryStore,
+    store: Store,
     encode: Encode,
     identity: CacheIdentity,
     *,
+    context: Encode | None = None,
     splits: Sequence[str] = ("train", "valid"),
     shard_bytes: int = 256 * 2**20,
     progress: Progress | None = None,
+    crew: Crew | None = None,
 ) -> Build:
     """Encode every frame of the given splits into memory-mappable shards.
 
-    A build that was killed continues with the first shard that is not finished. The manifest
-    appears last; without it nobody takes the folder for a cache.
+    A build that was killed continues with the shards that are not finished. The manifest appears
+    last; without it nobody takes the folder for a cache.
 
     Args:
-        encode: (frame, *space, channel) physical float32 -> (frame, tokens, dim).
+        encode: Rows of the store -> (trajectory, time, tokens, dim).
+        context: Rows of the store -> (trajectory, 1, tokens, context_dim), where
+            `identity.context_dim` is not 0.
         shard_bytes: Upper size of a shard, but at least one trajectory.
         progress: Called with (frames done, frames in all).
 
     Raises:
         CacheError: The disk is too small or fills up, or another process builds this cache.
     """
-    folder = identity.folder
+    folder, crew = identity.folder, crew or Crew()
     jobs = list(_jobs(store, identity, splits, shard_bytes))
-    total = sum(len(job.trajectories) for job in jobs) * store.num_frames
-    with files.exclusive(folder, "building this cache", CacheError):
+    lock = files.exclusive(folder, "building this cache", CacheError) if crew.rank == 0 else None
+    with lock or nullcontext():
+        if crew.rank == 0:
+            _prepare(folder, identity, jobs)
+        crew.gather([])
         done = _finished(folder, identity)
-        _drop_misfits(folder, identity, jobs, done)
-        _check_space(folder, identity, total)
-        if len(done) < len(jobs):
-            files.write_json(folder / PROGRESS, _content(identity, done.values()), CacheError)
-        shards: list[Shard] = []
-        written = 0
-        for job in jobs:
-            shard = done.get(job.file)
-            if shard is None:
-                seen = sum(shard.trajectories * shard.frames for shard in shards)
-                shard = _write_shard(folder, job, store, encode, identity, progress, seen, total)
-                done[job.file] = shard
-                written += 1
-                files.write_json(folder / PROGRESS, _content(identity, done.values()), CacheError)
-            shards.append(shard)
-        others = [shard for shard in done.values() if shard.split not in splits]
-        files.write_json(folder / MANIFEST, _content(identity, [*shards, *others]), CacheError)
-        with suppress(FileNotFoundError):
-            (folder / PROGRESS).unlink()
-    return Build(LatentCache(folder, identity), len(jobs) - written, written)
+        crew.gather([])
+        missing = [job for job in jobs if job.file not in done]
+        own = missing[crew.rank :: crew.size]
+        written = _write_shards(folder, own, store, (encode, context), identity, done, crew,
+                                _Meter(progress, jobs, done, own))  # fmt: skip
+        done |= {shard.file: shard for shard in crew.gather(written)}
+        if crew.rank == 0:
+            shards = [done[job.file] for job in jobs]
+            names = {job.split for job in jobs}
+            others = [shard for shard in done.values() if shard.split not in names]
+            files.write_json(folder / MANIFEST, _content(identity, [*shards, *others]), CacheError)
+            for path in folder.glob(PROGRESS.replace(".json", "*.json")):
+                path.unlink(missing_ok=True)
+        crew.gather([])
+    return Build(LatentCache(folder, identity), len(jobs) - len(missing), len(missing))
+
+
+class _Meter:
+    """Counts encoded frames, those of shards that were there included."""
+
+    def __init__(
+        self, progress: Progress | None, jobs: list[_Job], done: dict[str, Shard], own: list[_Job]
+    ) -> None:
+        def frames(some: list[_Job]) -> int:
+            return sum(len(job.trajectories) * job.frames for job in some if not job.is_context)
+
+        self._progress, self._total = progress, frames(jobs)
+        missing = [job for job in jobs if job.file not in done]
+        self._share = frames(missing) / max(frames(own), 1)
+        self._seen = float(self._total - frames(missing))
+
+    def add(self, frames: int) -> None:
+        self._seen += frames * self._share
+        if self._progress:
+            self._progress(min(round(self._seen), self._total), self._total)
+
+
+def _prepare(folder: Path, identity: CacheIdentity, jobs: list[_Job]) -> None:
+    """Clear what does not fit, and claim the folder for this build."""
+    done = _finished(folder, identity)
+    _drop_misfits(folder, identity, jobs, done)
+    _check_space(folder, identity, jobs)
+    if any(job.file not in done for job in jobs):
+        files.write_json(folder / PROGRESS, _content(identity, done.values()), CacheError)
+
+
+def _write_shards(
+    folder: Path,
+    jobs: list[_Job],
+    store: Store,
+    encoders: tuple[Encode, Encode | None],
+    identity: CacheIdentity,
+    done: dict[str, Shard],
+    crew: Crew,
+    meter: _Meter,
+) -> list[Shard]:
+    """Write this process' shards; each is recorded as soon as it is whole."""
+    record = folder / (PROGRESS.replace(".json", f"-{crew.rank}.json") if crew.rank else PROGRESS)
+    written: list[Shard] = []
+    for job in jobs:
+        encode = encoders[1] if job.is_context else encoders[0]
+        assert encode is not None
+        written.append(_write_shard(folder, job, store.num_frames, encode, identity, meter))
+        known = [*(done.values() if not crew.rank else ()), *written]
+        files.write_json(record, _content(identity, known), CacheError)
+    return written
 
 
 def _jobs(
-    store: TrajectoryStore, identity: CacheIdentity, splits: Sequence[str], shard_bytes: int
+    store: Store, identity: CacheIdentity, splits: Sequence[str], shard_bytes: int
 ) -> Iterator[_Job]:
-    each = store.num_frames * _frame_bytes(identity)
-    count = max(1, shard_bytes // each)
+    kinds = [("", store.num_frames, identity.dim)]
+    if identity.context_dim:
+        kinds.append((CONTEXT, 1, identity.context_dim))
     for split in splits:
         members = store.split(split)
-        for start in range(0, len(members), count):
-            yield _Job(f"{split}-{start:05d}.npy", split, members[start : start + count])
+        for suffix, frames, dim in kinds:
+            count = max(1, shard_bytes // (frames * _frame_bytes(identity, dim)))
+            for start in range(0, len(members), count):
+                name = split + suffix
+                chosen = members[start : start + count]
+                yield _Job(f"{name}-{start:05d}.npy", name, chosen, frames, dim)
 
 
 def _finished(folder: Path, identity: CacheIdentity) -> dict[str, Shard]:
     """Shards that an earlier build finished; those of another identity are removed."""
-    for name in (PROGRESS, MANIFEST):  # progress, where there is any, knows more
-        if not (folder / name).is_file():
+    records = sorted(folder.glob(PROGRESS.replace(".json", "*.json")))
+    found: dict[str, Shard] = {}
+    for path in [*records, folder / MANIFEST]:  # progress, where there is any, knows more
+        if not path.is_file():
             continue
-        manifest = Manifest.read(folder / name)
-        if manifest.identity == identity:
-            shards = {shard.file: shard for shard in manifest.shards}
-            return {f: s for f, s in shards.items() if _is_whole(folder / f, s)}
-        shutil.rmtree(folder)
+        manifest = Manifest.read(path)
+        if manifest.identity != identity:
+            shutil.rmtree(folder)
+            found = {}
+            break
+        found |= {s.file: s for s in manifest.shards if _is_whole(folder / s.file, s)}
+        if path.name == PROGRESS and (folder / MANIFEST).is_file():
+            break
     folder.mkdir(parents=True, exist_ok=True)
-    return {}
+    return found
 
 
 def _drop_misfits(
@@ -149,28 +242,28 @@ def _is_whole(path: Path, shard: Shard) -> bool:
 def _write_shard(
     folder: Path,
     job: _Job,
-    store: TrajectoryStore,
+    num_frames: int,
     encode: Encode,
     identity: CacheIdentity,
-    progress: Progress | None,
-    seen: int,
-    total: int,
+    meter: _Meter,
 ) -> Shard:
     """Encode and write one shard; hashing and writing overlap with encoding."""
     files.remove_leftovers(folder, job.file)
-    shape = (len(job.trajectories), store.num_frames, identity.tokens, identity.dim)
+    shape = (len(job.trajectories), job.frames, identity.tokens, job.dim)
     digest = hashlib.sha256()
-    path = folder / job.file
-    with files.atomic_path(path, CacheError) as temporary:
+    per_call = max(1, _FRAMES_PER_CALL // num_frames)
+    with files.atomic_path(folder / job.file, CacheError) as temporary:
         with temporary.open("wb") as file, ThreadPoolExecutor(1) as writer:
             pending = writer.submit(_put, file, digest, _header(shape, identity.dtype))
-            for frames in _frames(store, job.trajectories):
-                tokens = np.ascontiguousarray(encode(frames), dtype=identity.dtype)
+            for start in range(0, len(job.trajectories), per_call):
+                chosen = job.trajectories[start : start + per_call]
+                tokens = np.ascontiguousarray(encode(chosen), dtype=identity.dtype)
+                if tokens.shape[1:] != shape[1:]:
+                    raise CacheError(f"{job.file}: encoded as {tokens.shape[1:]}, not {shape[1:]}")
                 pending.result()
                 pending = writer.submit(_put, file, digest, tokens.data)
-                seen += len(frames)
-                if progress:
-                    progress(seen, total)
+                if not job.is_context:
+                    meter.add(len(chosen) * job.frames)
             pending.result()
         size = temporary.stat().st_size
     return Shard(job.file, job.split, shape[0], shape[1], size, digest.hexdigest())
@@ -188,20 +281,14 @@ def _header(shape: tuple[int, ...], dtype: str) -> bytes:
     return buffer.getvalue()
 
 
-def _frames(store: TrajectoryStore, trajectories: Array) -> Iterator[Array]:
-    """All frames of the given trajectories in order, about a thousand at a time."""
-    count = max(1, _FRAMES_PER_CALL // store.num_frames)
-    for start in range(0, len(trajectories), count):
-        block = store.fields[trajectories[start : start + count]]
-        yield block.reshape(-1, *block.shape[2:])
+def _frame_bytes(identity: CacheIdentity, dim: int) -> int:
+    return identity.tokens * dim * np.dtype(identity.dtype).itemsize
 
 
-def _frame_bytes(identity: CacheIdentity) -> int:
-    return identity.tokens * identity.dim * np.dtype(identity.dtype).itemsize
-
-
-def _check_space(folder: Path, identity: CacheIdentity, frames: int) -> None:
-    needed = frames * _frame_bytes(identity)
+def _check_space(folder: Path, identity: CacheIdentity, jobs: list[_Job]) -> None:
+    needed = sum(
+        len(job.trajectories) * job.frames * _frame_bytes(identity, job.dim) for job in jobs
+    )
     free = shutil.disk_usage(folder).free
     present = sum(path.stat().st_size for path in folder.glob("*.npy"))
     if needed - present > free:

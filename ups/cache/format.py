@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ups import files, paths
+from ups.data.points import PointStore
 from ups.data.store import TrajectoryStore
 from ups.data.windows import Shards
 from ups.errors import CacheError, translated_os_errors
@@ -19,6 +20,8 @@ from ups.errors import CacheError, translated_os_errors
 FORMAT = "ups-latents-1"
 MANIFEST = "manifest.json"
 PROGRESS = "progress.json"
+CONTEXT = "-context"
+"""Shards of `<split>-context` hold what is given with each problem, as if it were one frame."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class CacheIdentity:
         fingerprint: SHA-256 over the codec's options and weights.
         data_sha256: Of the field values that were encoded.
         tokens, dim: Shape of one encoded frame.
+        context_dim: Channels of what is given with each problem, 0 for nothing.
     """
 
     dataset: str
@@ -41,6 +45,7 @@ class CacheIdentity:
     dtype: str
     tokens: int
     dim: int
+    context_dim: int = 0
 
     @property
     def folder(self) -> Path:
@@ -91,7 +96,9 @@ class Manifest:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(shard.split for shard in self.shards))
+        """Splits with their frames; contexts are not a split of their own."""
+        names = dict.fromkeys(shard.split for shard in self.shards)
+        return tuple(name for name in names if not name.endswith(CONTEXT))
 
 
 class LatentCache:
@@ -120,6 +127,10 @@ class LatentCache:
                 hint=f"ups cache build {self.manifest.identity.dataset} --split {split}",
             )
         return Shards([self._map(shard) for shard in shards])
+
+    def contexts(self, split: str) -> Shards:
+        """What is given with each problem of a split: (trajectory, 1, tokens, context_dim)."""
+        return self.tokens(split + CONTEXT)
 
     def _map(self, shard: Shard) -> npt.NDArray[Any]:
         path = self.folder / shard.file
@@ -151,7 +162,14 @@ def open_cache(identity: CacheIdentity) -> LatentCache:
 
 
 def identity_of(
-    store: TrajectoryStore, *, codec: str, fingerprint: str, dtype: str, tokens: int, dim: int
+    store: TrajectoryStore | PointStore,
+    *,
+    codec: str,
+    fingerprint: str,
+    dtype: str,
+    tokens: int,
+    dim: int,
+    context_dim: int = 0,
 ) -> CacheIdentity:
     """The identity that a cache of `store` by this codec has."""
     meta = store.metadata
@@ -165,6 +183,7 @@ def identity_of(
         dtype=dtype,
         tokens=tokens,
         dim=dim,
+        context_dim=context_dim,
     )
 
 

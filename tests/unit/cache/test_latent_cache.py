@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
+import threading
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from ups.cache import build as module
-from ups.cache.build import build_cache
+from ups.cache.build import Crew, build_cache
 from ups.cache.format import (
     MANIFEST,
     PROGRESS,
@@ -51,8 +54,14 @@ def expected(store, split):
 
 
 def build(store, encode=None, per_shard=3, **options):
+    one_frame = encode or Encoder()
+
+    def encode_rows(rows):
+        frames = store.fields[rows].reshape(-1, *store.fields.shape[2:])
+        return one_frame(frames).reshape(len(rows), -1, TOKENS, DIM)
+
     return build_cache(
-        store, encode or Encoder(), options.pop("identity", None) or identity_for(store),
+        store, encode_rows, options.pop("identity", None) or identity_for(store),
         shard_bytes=per_shard * TRAJECTORY_BYTES, **options,
     )  # fmt: skip
 
@@ -257,3 +266,39 @@ def test_progress_counts_every_frame_once(store):
     build(store, progress=lambda done, total: seen.append((done, total)))
     assert [done for done, _ in seen] == [33, 66, 99, 132, 165, 176, 198]
     assert {total for _, total in seen} == {198}
+
+
+def test_what_is_given_with_each_problem_is_kept_beside_the_tokens(store):
+    identity = dataclasses.replace(identity_for(store), context_dim=3)
+
+    def context(rows):
+        return np.broadcast_to(rows[:, None, None, None], (len(rows), 1, TOKENS, 3))
+
+    cache = build(store, identity=identity, context=context).cache
+    assert cache.manifest.splits == ("train", "valid")
+    found = cache.contexts("valid").whole()
+    assert found.shape == (len(store.split("valid")), 1, TOKENS, 3)
+    assert (found[:, 0, 0, 0] == store.split("valid")).all()
+    assert build(store, identity=identity, context=context).written_shards == 0
+
+
+def test_several_processes_write_one_cache(store):
+    """Two crews in two threads, which meet at every `gather`, as processes would."""
+    meeting, heard = threading.Barrier(2), [[], []]
+
+    def member(rank):
+        def gather(mine):
+            heard[rank] = list(mine)
+            meeting.wait(20)
+            both = [*heard[0], *heard[1]]
+            meeting.wait(20)
+            return both
+
+        return build(store, per_shard=1, crew=Crew(rank, 2, gather))
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(member, [0, 1])
+    assert first.written_shards == second.written_shards == 18
+    for split in ("train", "valid"):
+        np.testing.assert_array_equal(first.cache.tokens(split).whole(), expected(store, split))
+    assert not list(first.cache.folder.glob("progress*"))

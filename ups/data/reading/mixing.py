@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -35,9 +35,22 @@ _WHOLE = 1 << _BITS
 _STREAM = 0x6D6978
 
 
+@runtime_checkable
+class NamedTask(Protocol):
+    """What weights are given by: a name, and the number of training windows as `len`."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+
+AnyTask = TypeVar("AnyTask", bound=NamedTask)
+
+
 def weights_by(
     rule: Rule,
-    tasks: Sequence[Windows],
+    tasks: Sequence[NamedTask],
     values: Mapping[str, int | float] | None = None,
 ) -> tuple[float, ...]:
     """Shares of the tasks, adding up to 1.
@@ -121,8 +134,8 @@ class Phase:
         return [int(value / sums[-1] * _WHOLE) for value in sums]
 
 
-class Mixture:
-    """Batches of several tasks, one task to a batch, in the proportions of their weights.
+class TaskOrder(Generic[AnyTask]):
+    """One task for each step, in the proportions of their weights.
 
     Which task gives batch `step`, and which of its own batches that is, depends on the seed, the
     weights and `step` alone. Each task's batches come in their own order 0, 1, 2, ... without a
@@ -132,7 +145,6 @@ class Mixture:
         tasks: With distinct names.
         weights: A rule that needs no values, or a weight for each task's name.
         seed: Of the order of the tasks.
-        batch_sizes: For the names of tasks whose batches have a size of their own.
 
     Raises:
         ConfigError: No task, two of one name, or weights that cannot be used.
@@ -140,21 +152,16 @@ class Mixture:
 
     def __init__(
         self,
-        tasks: Sequence[Windows],
+        tasks: Sequence[AnyTask],
         weights: Literal["uniform", "size"] | Mapping[str, int | float] = "uniform",
         *,
         seed: int = 0,
-        batch_sizes: Mapping[str, int] | None = None,
     ) -> None:
         self.tasks, self.seed = tuple(tasks), seed
         self.names = tuple(task.name for task in self.tasks)
         if not self.tasks or len(set(self.names)) < len(self.names):
             found = ", ".join(self.names) or "none"
             raise ConfigError(f"mixture: needs tasks of distinct names, found {found}")
-        self.batch_sizes = dict(batch_sizes or {})
-        for name in self.batch_sizes:
-            if name not in self.names:
-                raise ConfigError(f"batch_sizes: {name}{did_you_mean(name, self.names)}: no task")
         first = (
             weights_by(weights, self.tasks)
             if isinstance(weights, str)
@@ -179,17 +186,6 @@ class Mixture:
         """Batches that each task has given before `step`."""
         phase = self._phase(step)
         return {name: self._count(phase, step, task) for task, name in enumerate(self.names)}
-
-    def batch(self, step: int, batch_size: int, empty: Empty = np.empty) -> WindowBatch:
-        """Batch `step`, all of one task."""
-        task, number = self.locate(step)
-        size = self.batch_sizes.get(self.names[task], batch_size)
-        return self.tasks[task].batch(number, size, empty)
-
-    def batch_bytes(self, batch_size: int) -> int:
-        """Most bytes of the arrays of a batch of any task."""
-        sizes = [self.batch_sizes.get(name, batch_size) for name in self.names]
-        return max(t.batch_bytes(size) for t, size in zip(self.tasks, sizes, strict=True))
 
     def renew(self, step: int, rule: Rule, values: Mapping[str, int | float] | None = None) -> None:
         """Use other weights from `step` on, for example after every epoch's validation.
@@ -240,3 +236,36 @@ class Mixture:
             count_below(step - phase.start, bound, self._key) for bound in bounds[task : task + 2]
         )
         return phase.counts[task] + high - low
+
+
+class Mixture(TaskOrder[Windows]):
+    """Batches of several tasks, one task to a batch, in the order of `TaskOrder`.
+
+    Args:
+        batch_sizes: For the names of tasks whose batches have a size of their own.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Windows],
+        weights: Literal["uniform", "size"] | Mapping[str, int | float] = "uniform",
+        *,
+        seed: int = 0,
+        batch_sizes: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__(tasks, weights, seed=seed)
+        self.batch_sizes = dict(batch_sizes or {})
+        for name in self.batch_sizes:
+            if name not in self.names:
+                raise ConfigError(f"batch_sizes: {name}{did_you_mean(name, self.names)}: no task")
+
+    def batch(self, step: int, batch_size: int, empty: Empty = np.empty) -> WindowBatch:
+        """Batch `step`, all of one task."""
+        task, number = self.locate(step)
+        size = self.batch_sizes.get(self.names[task], batch_size)
+        return self.tasks[task].batch(number, size, empty)
+
+    def batch_bytes(self, batch_size: int) -> int:
+        """Most bytes of the arrays of a batch of any task."""
+        sizes = [self.batch_sizes.get(name, batch_size) for name in self.names]
+        return max(t.batch_bytes(size) for t, size in zip(self.tasks, sizes, strict=True))
