@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from ups.config.base import Config, Fraction
+from ups.config.base import Config, Fraction, Share
 
 
 class GridCodecConfig(Config):
@@ -178,15 +178,34 @@ class LatentOperatorConfig(BackboneConfig):
 class FieldOperatorConfig(Config):
     """A neural operator on the grid itself: the baselines. Needs `codec: {patch_size: 1}`."""
 
-    kind: Literal["fno", "tfno", "cosine_fno"] = "fno"
+    kind: Literal["fno", "tfno", "cosine_fno"] = Field(
+        "fno",
+        description="neuraloperator's, dense or Tucker-factorised, or ours with waves that fit "
+        "the boundary conditions.",
+    )
     width: PositiveInt = 32
     depth: PositiveInt = 4
-    modes: PositiveInt = 16
+    modes: PositiveInt = Field(16, description="Waves kept along each axis, lowest first.")
     history: PositiveInt = 1
     wrapper: bool = Field(
         False, description="The amplitude-normalised, conserving residual form around it."
     )
-    padding: Fraction = Field(0.0, description="Share of the domain padded, for no period.")
+    padding: Fraction = Field(
+        0.0, description="fno, tfno: share of the domain padded at both ends, for no period."
+    )
+    rank: Share = Field(0.5, description="tfno: share of the spectral weights that are kept.")
+    coarsen: PositiveInt = Field(
+        1, description="Work on a grid that is coarser by this factor, by band-limited resampling."
+    )
+    coordinates: bool = Field(
+        False, description="Positions along axes that do not wrap as further inputs."
+    )
+
+    @model_validator(mode="after")
+    def _padding_fits(self) -> FieldOperatorConfig:
+        if self.padding and self.kind == "cosine_fno":
+            raise ValueError("padding: cosine_fno fits the boundary conditions without")
+        return self
 
 
 OperatorConfig = Annotated[LatentOperatorConfig | FieldOperatorConfig, Field(discriminator="kind")]
