@@ -22,6 +22,7 @@ from ups.errors import CheckpointError, ConfigError, did_you_mean, translated_os
 
 CONFIG, ENVIRONMENT = "config.yaml", "env.json"
 METRICS, REPORT = "metrics.jsonl", "report.json"
+TRACKING, CODEC_CARD = "tracking.json", "codec_card.json"
 
 
 def create_run(
@@ -127,19 +128,6 @@ def run_id(run: Path) -> str:
 def run_experiment_of(run: Path) -> Experiment:
     """The resolved config that the run was made with."""
     return load_experiment(run / CONFIG)
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All records of a metrics.jsonl; a last line cut off by a kill is left out."""
-    if not path.is_file():
-        return []
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records
 
 
 def readable_experiment_of(run: Path) -> Experiment | None:

@@ -1,0 +1,43 @@
+"""Runs: their folders, the history of their metrics, and what can be said about them."""
+
+from __future__ import annotations
+
+from ups.runs.folders import (
+    CODEC_CARD,
+    CONFIG,
+    ENVIRONMENT,
+    METRICS,
+    REPORT,
+    TRACKING,
+    checkpoint_path,
+    commit,
+    create_run,
+    environment,
+    find_run,
+    list_runs,
+    planned,
+    readable_experiment_of,
+    run_experiment_of,
+    run_id,
+)
+from ups.runs.history import read_metrics
+
+__all__ = [
+    "CODEC_CARD",
+    "CONFIG",
+    "ENVIRONMENT",
+    "METRICS",
+    "REPORT",
+    "TRACKING",
+    "checkpoint_path",
+    "commit",
+    "create_run",
+    "environment",
+    "find_run",
+    "list_runs",
+    "planned",
+    "read_metrics",
+    "readable_experiment_of",
+    "run_experiment_of",
+    "run_id",
+]
