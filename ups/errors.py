@@ -10,7 +10,8 @@ UpsError                    1   a failure without a better name below
 ├── RemoteError             6   transfer and remote machines
 └── MissingExtraError       7   an optional dependency is not installed
 
-Exit code 0 is success, 1 with a traceback is a bug in `ups`, 130 is an interrupt (Ctrl-C).
+Exit code 0 is success, 1 with a traceback is a bug in `ups`, 8 is a run that was asked to leave its
+machine (SIGTERM, SIGUSR1) and saved its state first, 130 is an interrupt (Ctrl-C).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+EXIT_PREEMPTED = 8
 EXIT_INTERRUPTED = 130
 
 
