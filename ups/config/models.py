@@ -175,6 +175,25 @@ class LatentOperatorConfig(BackboneConfig):
     )
 
 
+class ResidualConfig(BackboneConfig):
+    """A generative model of what an operator leaves over."""
+
+    objective: Literal["flow", "diffusion"] = Field(
+        "flow", description="Flow matching along straight lines, or v-prediction diffusion."
+    )
+
+
+class PriorConfig(BackboneConfig):
+    """Solutions of steady problems: a prediction, then refinements."""
+
+    refinement_steps: Annotated[int, Field(ge=1, le=8)] = Field(
+        4, description="Evaluations in use: the first predicts, the others refine."
+    )
+    smallest_noise: PositiveFloat = Field(
+        1e-3, description="Noise level of the last refinement, relative to the solution."
+    )
+
+
 class FieldOperatorConfig(Config):
     """A neural operator on the grid itself: the baselines. Needs `codec: {patch_size: 1}`."""
 
