@@ -156,6 +156,10 @@ class BackboneConfig(Config):
             raise ValueError(f"depths must be odd in number, found {len(self.depths)}")
         return self
 
+    def of_network(self) -> dict[str, Any]:
+        """What describes the network alone, without what a subclass adds."""
+        return self.model_dump(include=set(BackboneConfig.model_fields))
+
 
 class LatentOperatorConfig(BackboneConfig):
     """Advance tokens by one step: amplitude-normalised, mean-conserving residual form."""
@@ -181,6 +185,7 @@ class ResidualConfig(BackboneConfig):
     objective: Literal["flow", "diffusion"] = Field(
         "flow", description="Flow matching along straight lines, or v-prediction diffusion."
     )
+    sampling_steps: PositiveInt = Field(16, description="Evaluations for one sample.")
 
 
 class PriorConfig(BackboneConfig):

@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from ups.config.base import Config, Fraction, Share
-from ups.config.models import BackboneConfig
+from ups.config.models import BackboneConfig, PriorConfig, ResidualConfig
 
 
 class AdamWConfig(Config):
@@ -217,18 +217,27 @@ class DiffResidualStageConfig(TrainingConfig):
         "flow", description="Flow matching along straight lines, or v-prediction diffusion."
     )
     tau: TauConfig = TauConfig()
-    sampling_steps: PositiveInt = Field(16, description="Of the sampler.")
+    sampling_steps: PositiveInt = Field(16, description="Evaluations for one sample.")
     ensemble: Annotated[int, Field(ge=2)] = Field(8, description="Members in validation.")
     early_bias: PositiveFloat = 2.0
     validation_trajectories: PositiveInt = 16
     validation_horizon: PositiveInt | None = Field(None, description="null is to the end.")
+
+    def model(self, default: BackboneConfig) -> ResidualConfig:
+        """The residual model to be trained; `default` is the operator's network."""
+        network = (self.backbone or default).of_network()
+        return ResidualConfig(
+            **network, objective=self.objective, sampling_steps=self.sampling_steps
+        )
 
 
 class ConsistencyStageConfig(TrainingConfig):
     """Distil the residual model's many steps into one to four: a flow map between two times."""
 
     steps: PositiveInt = 2000
-    teacher_steps: PositiveInt = Field(16, description="Steps of the teacher's trajectory.")
+    teacher_steps: PositiveInt = Field(
+        16, description="Evaluations of the teacher for a trajectory."
+    )
     student_steps: Annotated[int, Field(ge=1, le=4)] = 1
     micro_batches: PositiveInt = Field(
         4, description="Pairs of times taken from one teacher trajectory, one update each."
@@ -256,6 +265,13 @@ class SteadyPriorStageConfig(TrainingConfig):
     )
     first_share: Share = Field(0.5, description="Share of samples that train the prediction.")
     validation_trajectories: PositiveInt = 256
+
+    def model(self, default: BackboneConfig) -> PriorConfig:
+        """The prior to be trained; `default` is the operator's network."""
+        network = (self.backbone or default).of_network()
+        return PriorConfig(
+            **network, refinement_steps=self.refinement_steps, smallest_noise=self.smallest_noise
+        )
 
 
 StageName = Literal["codec", "operator", "diff_residual", "consistency_distill", "steady_prior"]
