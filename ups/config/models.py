@@ -20,8 +20,8 @@ class GridCodecConfig(Config):
     patch_size: PositiveInt = Field(8, description="Grid points per axis and token.")
     anchors: tuple[PositiveInt, ...] | None = Field(
         None,
-        description="Tokens along each axis, instead of patch_size: tokens then mean the same at "
-        "every resolution, and a model can be asked at another one.",
+        description="Tokens along each axis, instead of patch_size; a model can then be given "
+        "fields at another resolution and asked at any.",
     )
     basis: Literal["dct", "pca"] = Field(
         "dct",
@@ -37,7 +37,8 @@ class GridCodecConfig(Config):
         "components) first. null keeps all: an exactly invertible embedding.",
     )
     encoder: Literal["linear", "learned"] = Field(
-        "linear", description="'learned' adds a local network to the linear coefficients."
+        "linear",
+        description="'learned' adds a local network to the linear coefficients, the means excepted.",
     )
     width: PositiveInt = Field(48, description="Channels of the learned local parts.")
     depth: PositiveInt = Field(2, description="Layers of the learned local parts.")
@@ -51,6 +52,12 @@ class GridCodecConfig(Config):
     def _one_size(self) -> GridCodecConfig:
         if self.compression is not None and self.coefficients is not None:
             raise ValueError("give compression or coefficients, not both")
+        if (
+            self.encoder == "learned"
+            and self.coefficients is None
+            and self.compression in (None, 1)
+        ):
+            raise ValueError("encoder: learned has nothing to learn without compression")
         return self
 
 
@@ -86,11 +93,14 @@ CodecConfig = Annotated[GridCodecConfig | PointCodecConfig, Field(discriminator=
 Family = Literal["grid1d", "grid2d", "grid3d", "mesh", "particles"]
 
 
-SIZES: dict[str, dict[str, int]] = {
+# L and XL are transformers with heads of 64 channels: spectral weights, a matrix for each wave of
+# each block, would be many times larger than all else.
+_TRANSFORMER: dict[str, Any] = {"mixer": "attention", "mlp": "swiglu", "mlp_ratio": 4}
+SIZES: dict[str, dict[str, Any]] = {
     "S": {"width": 64, "depth": 3, "heads": 4},
     "M": {"width": 128, "depth": 6, "heads": 4},
-    "L": {"width": 384, "depth": 12, "heads": 6},
-    "XL": {"width": 768, "depth": 24, "heads": 12},
+    "L": {"width": 384, "depth": 12, "heads": 6, **_TRANSFORMER},
+    "XL": {"width": 768, "depth": 24, "heads": 12, **_TRANSFORMER},
 }
 
 
@@ -98,7 +108,9 @@ class BackboneConfig(Config):
     """The network between tokens and tokens, shared by operator, corrector and prior."""
 
     size: Literal["S", "M", "L", "XL"] | None = Field(
-        None, description="Sets width, depth and heads, where they are not given."
+        None,
+        description="Sets width, depth and heads, where they are not given; L and XL also mixer "
+        "attention, mlp swiglu and mlp_ratio 4.",
     )
     architecture: Literal["pdet_stack", "pdet_unet"] = Field(
         "pdet_stack", description="Blocks of one resolution, or a U over the anchor grid."
@@ -108,6 +120,11 @@ class BackboneConfig(Config):
     )
     local: bool = Field(
         False, description="A depthwise convolution beside a global mixer: local plus global."
+    )
+    positions: bool = Field(
+        False,
+        description="A learned offset at every anchor, along axes that do not wrap: for problems "
+        "in which places differ by more than what is given with them.",
     )
     mlp: Literal["neighbours", "mlp", "swiglu"] = Field(
         "neighbours",
@@ -154,6 +171,10 @@ class BackboneConfig(Config):
             )
         if self.architecture == "pdet_unet" and len(self.depths) % 2 == 0:
             raise ValueError(f"depths must be odd in number, found {len(self.depths)}")
+        if self.window is not None and self.mixer != "attention":
+            raise ValueError(f"window: only attention has windows, and mixer is '{self.mixer}'")
+        if self.local and self.mixer == "conv":
+            raise ValueError("local: the mixer 'conv' is a convolution already")
         return self
 
     def of_network(self) -> dict[str, Any]:

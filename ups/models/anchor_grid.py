@@ -47,9 +47,7 @@ def anchor_grids(layouts: Mapping[str, TokenLayout]) -> dict[str, AnchorGrid]:
         missing = most - len(layout.anchors)
         # Whether an axis of one token wraps makes no difference to any network.
         wraps = [w or size == 1 for size, w in zip(layout.anchors, layout.periodic, strict=True)]
-        grids[task] = AnchorGrid(
-            (*layout.anchors, *(1,) * missing), (*wraps, *(True,) * missing)
-        )
+        grids[task] = AnchorGrid((*layout.anchors, *(1,) * missing), (*wraps, *(True,) * missing))
     return grids
 
 

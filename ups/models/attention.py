@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -53,7 +54,7 @@ class AttentionMixer(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch *anchors width"], grid: AnchorGrid
     ) -> Float[Tensor, "batch *anchors width"]:
-        places = self.places[grid.label]
+        places = cast(_Places, self.places[grid.label])
         qkv = self.hidden_qkv(x.flatten(1, -2)).unflatten(-1, (3, self.heads, -1))
         query, key, value = qkv.unbind(2)
         with torch.autocast(x.device.type, enabled=False):
@@ -106,11 +107,11 @@ class _Places(nn.Module):
         if not self.has_windows:
             return _attention(query, key, value)
         batch = len(query)
-        parts = (self._in_windows(x) for x in (query, key, value))
+        query, key, value = (self._in_windows(x) for x in (query, key, value))
         mask = None
         if self.is_masked:
             mask = self.mask.expand(batch, *self.mask.shape).flatten(0, 1)
-        mixed = _attention(*parts, mask).reshape(batch, -1, *query.shape[2:])
+        mixed = _attention(query, key, value, mask).reshape(batch, -1, *query.shape[2:])
         return mixed.index_select(1, self.back)
 
     def _in_windows(self, x: Tensor) -> Tensor:
@@ -129,8 +130,8 @@ def _attention(
     value: Float[Tensor, "batch tokens heads dim"],
     mask: Bool[Tensor, "batch 1 tokens tokens"] | None = None,
 ) -> Float[Tensor, "batch tokens heads dim"]:
-    inputs = (x.transpose(1, 2) for x in (query, key, value))
-    return F.scaled_dot_product_attention(*inputs, attn_mask=mask).transpose(1, 2)
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
 
 
 def _rotary_angles(pairs: int, grid: AnchorGrid) -> Float[Tensor, "tokens pair"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -58,6 +59,7 @@ class Backbone(nn.Module):
             )
             for depth, level, width in zip(depths, levels, widths, strict=True)
         )
+        self.positions = nn.ParameterDict(_positions(config, self.grids))
         num_axes = len(grids[0][0].anchors)
         self.merges = nn.ModuleList(
             Merge(config.width * 2**level, num_axes) for level in range(self.num_merges)
@@ -84,12 +86,14 @@ class Backbone(nn.Module):
         modulation = at_least_float32(self.modulation(F.silu(condition)))
         adapts = iter(modulation.split(self._sizes, -1))
         x = at_least_float32(x).reshape(len(x), *grid.anchors, -1)
+        if task in self.positions:
+            x = x + self.positions[task]
         skips: list[tuple[Tensor, AnchorGrid]] = []
         for number, stage in enumerate(self.stages):
             if number > self.num_merges:
                 skip, grid = skips.pop()
                 x = skip + self.splits[number - self.num_merges - 1](x, grid)
-            for block in stage:
+            for block in cast(nn.ModuleList, stage):
                 x = self._run(block, x, next(adapts).unflatten(-1, (_NUMBERS_PER_BLOCK, -1)), grid)
             if number < self.num_merges:
                 skips.append((x, grid))
@@ -163,6 +167,22 @@ class Split(nn.Module):
         for axis, size in enumerate(grid.anchors, start=1):
             x = x.narrow(axis, 0, size)
         return x
+
+
+def _positions(config: BackboneConfig, grids: Mapping[str, AnchorGrid]) -> dict[str, nn.Parameter]:
+    """For each task an offset at every anchor, the same all along axes that wrap."""
+    if not config.positions:
+        return {}
+    return {
+        task: nn.Parameter(torch.zeros(*_walled(grid), config.width))
+        for task, grid in grids.items()
+        if not all(grid.periodic)
+    }
+
+
+def _walled(grid: AnchorGrid) -> tuple[int, ...]:
+    axes = zip(grid.anchors, grid.periodic, strict=True)
+    return tuple(1 if wraps else size for size, wraps in axes)
 
 
 def _drop_rates(highest: float, number: int) -> list[float]:

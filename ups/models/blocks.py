@@ -98,9 +98,7 @@ class TokenNetwork(nn.Module):
         return self.hidden_out(F.gelu(h))
 
 
-def drop_path(
-    branch: Float[Tensor, "batch *any"], rate: float
-) -> Float[Tensor, "batch *any"]:
+def drop_path(branch: Float[Tensor, "batch *any"], rate: float) -> Float[Tensor, "batch *any"]:
     """Zero the branch of a sample with probability `rate`; the expectation stays the same.
 
     Source:

@@ -49,10 +49,11 @@ class Conditioner(nn.Module):
 
     def _add_traits(self, width: int, layouts: Mapping[str, TokenLayout]) -> None:
         found = {task: _traits(layout) for task, layout in layouts.items()}
-        names = sorted(set.union(*found.values()) - set.intersection(*found.values()))
+        every = set().union(*found.values())
+        names = sorted(name for name in every if any(name not in has for has in found.values()))
         self.rows = {task: row for row, task in enumerate(found)}
-        has = [[float(name in traits) for name in names] for traits in found.values()]
-        self.register_buffer("traits", torch.tensor(has), persistent=False)
+        table = [[float(name in traits) for name in names] for traits in found.values()]
+        self.register_buffer("traits", torch.tensor(table), persistent=False)
         self.kind = nn.Parameter(torch.zeros(len(names), width)) if names else None
 
     def forward(

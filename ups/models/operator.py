@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -61,21 +62,20 @@ class LatentOperator(nn.Module):
     def forward(
         self, history: Float[Tensor, "batch frame tokens dim"], given: Given, task: str
     ) -> Float[Tensor, "batch tokens dim"]:
-        layout, port = self.layouts[task], self.ports[task]
+        layout, port = self.layouts[task], self._port(task)
+        context = port.context(given, layout.num_tokens)
         if layout.is_steady:
-            numbers = torch.zeros(len(given), 3 * layout.num_fields, device=given.dt.device)
-            return self._network(port.context(given), numbers, given, task) * port.step_size
-        _check_frames(history, self.history)
+            numbers = context.new_zeros(len(given), 3 * layout.num_fields)
+            return self._network(context, numbers, given, task) * port.step_size
+        if history.shape[1] < self.history:
+            raise ValueError(f"{history.shape[1]} frames of history, expected {self.history}")
         history = at_least_float32(history[:, -self.history :])
         now, state = history[:, -1], amplitudes(history[:, -1], layout)
         step = port.step(state, given)
-        inputs = [port.present(now, state)]
-        inputs += [(earlier - now) / step for earlier in history[:, :-1].unbind(1)]
-        if layout.context_dim:
-            inputs.append(port.context(given))
-        statistics = [state.amplitude.log(), state.amplitude, state.mean]
-        update = self._network(torch.cat(inputs, -1), torch.cat(statistics, -1), given, task)
-        return now + without_mean(update, layout) * step
+        earlier = [(frame - now) / step for frame in history[:, :-1].unbind(1)]
+        x = torch.cat([port.present(now, state), *earlier, context], -1)
+        numbers = torch.cat([state.amplitude.log(), state.amplitude, state.mean], -1)
+        return now + without_mean(self._network(x, numbers, given, task), layout) * step
 
     def _network(
         self,
@@ -84,12 +84,14 @@ class LatentOperator(nn.Module):
         given: Given,
         task: str,
     ) -> Float[Tensor, "batch tokens dim"]:
-        port = self.ports[task]
-        condition = self.conditioner(numbers.to(x.dtype), given, task)
+        port = self._port(task)
         x = port.stem(x).unflatten(1, self.layouts[task].anchors)
-        x = self.backbone(x, condition, task).flatten(1, -2)
+        x = self.backbone(x, self.conditioner(numbers, given, task), task).flatten(1, -2)
         with torch.autocast(x.device.type, enabled=False):
             return port.head(x)
+
+    def _port(self, task: str) -> Port:
+        return cast(Port, self.ports[task])
 
     @torch.no_grad()
     def fit_scales(
@@ -101,9 +103,4 @@ class LatentOperator(nn.Module):
             windows: At least two frames; one, the solution, of a steady problem.
             given: With the time between the frames of each window.
         """
-        self.ports[task].fit(at_least_float32(windows), given)
-
-
-def _check_frames(history: Tensor, needed: int) -> None:
-    if history.shape[1] < needed:
-        raise ValueError(f"{history.shape[1]} frames of history, and the operator needs {needed}")
+        self._port(task).fit(at_least_float32(windows), given)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from ups.config.models import LatentOperatorConfig
 from ups.errors import ConfigError
 from ups.models.layout import Given, TokenLayout
-from ups.models.normalisation import State, amplitudes, at_least_float32, per_channel
+from ups.models.normalisation import State, amplitudes, per_channel
+from ups.models.scales import ContextScale
 
 _SMALLEST_SCALE = 1e-6
 
@@ -25,8 +26,6 @@ class Port(nn.Module):
     step_size: Tensor
     input_shift: Tensor
     input_scale: Tensor
-    context_shift: Tensor
-    context_scale: Tensor
 
     def __init__(self, task: str, config: LatentOperatorConfig, layout: TokenLayout) -> None:
         super().__init__()
@@ -42,8 +41,7 @@ class Port(nn.Module):
         self.register_buffer("step_size", torch.ones(layout.latent_dim))
         self.register_buffer("input_shift", torch.zeros(layout.latent_dim))
         self.register_buffer("input_scale", torch.ones(layout.latent_dim))
-        self.register_buffer("context_shift", torch.zeros(layout.context_dim))
-        self.register_buffer("context_scale", torch.ones(layout.context_dim))
+        self.context = ContextScale(layout.context_dim)
 
     def present(
         self, now: Float[Tensor, "batch tokens dim"], state: State
@@ -59,18 +57,9 @@ class Port(nn.Module):
         step = pace[:, None, None] * self.step_size
         return step * per_channel(state.amplitude, self.layout) if self.config.normalise else step
 
-    def context(self, given: Given) -> Float[Tensor, "batch tokens context"]:
-        """What is given with the problem, z-scored."""
-        if given.context is None:
-            raise ValueError(f"the layout has {self.layout.context_dim} context channels, none given")
-        return (at_least_float32(given.context) - self.context_shift) / self.context_scale
-
     def fit(self, windows: Float[Tensor, "batch frame tokens dim"], given: Given) -> None:
         """Set all scales from training windows of this task."""
-        if given.context is not None:
-            context = at_least_float32(given.context).flatten(0, 1)
-            self.context_shift.copy_(context.mean(0))
-            self.context_scale.copy_(self._floored(context.std(0)))
+        self.context.fit(given)
         if self.layout.is_steady:
             self.step_size.copy_(self._size(windows[:, -1]))
             return
@@ -90,10 +79,8 @@ class Port(nn.Module):
 
     def _size(self, values: Float[Tensor, "sample tokens dim"]) -> Tensor:
         """Standard deviation: of each channel with a floor, or of all together."""
-        if self.config.input_scaling == "channel":
-            return self._floored(values.std((0, 1)))
-        return values.std().clamp_min(_SMALLEST_SCALE)
-
-    def _floored(self, scales: Float[Tensor, " channel"]) -> Float[Tensor, " channel"]:
-        largest = scales.max() if len(scales) else scales.sum()
-        return scales.clamp_min(self.config.scale_floor * largest).clamp_min(_SMALLEST_SCALE)
+        if self.config.input_scaling == "none":
+            return values.std().clamp_min(_SMALLEST_SCALE)
+        sizes = values.std((0, 1))
+        floor = self.config.scale_floor * sizes.max()
+        return sizes.maximum(floor).clamp_min(_SMALLEST_SCALE)
