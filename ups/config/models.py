@@ -74,7 +74,9 @@ class PointCodecConfig(Config):
     )
     degree: NonNegativeInt = Field(2, description="Total degree of the local polynomials.")
     ridge: PositiveFloat = Field(
-        1e-5, description="Pull towards a coarser fit where an anchor has few nodes around it."
+        3e-3,
+        description="Pull towards a coarser fit, which decides where an anchor sees few nodes; "
+        "relative to what nodes everywhere would weigh.",
     )
     learned: bool = Field(True, description="Train message passing and the attention decoder.")
     message_steps: Annotated[int, Field(ge=3)] = 3
