@@ -78,6 +78,21 @@ def exclusive(target: Path, doing: str, family: type[UpsError] = DataError) -> I
         os.close(descriptor)
 
 
+def is_locked(target: Path) -> bool:
+    """Whether a process holds `exclusive(target)` now. Nothing is created or kept locked."""
+    try:
+        descriptor = os.open(target.with_name(f".{target.name}.lock"), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:

@@ -29,12 +29,14 @@ def test_runs_of_the_same_second_get_folders_of_their_own():
     assert set(runs.list_runs()) == set(made)
 
 
-def test_a_run_remembers_its_config_its_stages_and_its_codec(tmp_path):
+def test_a_run_remembers_its_config_its_stages_and_what_they_stand_on(tmp_path):
     codec = tmp_path / "codec.pt"
-    run = runs.create_run(EXPERIMENT, stages=["operator"], codec_from=codec)
+    run = runs.create_run(EXPERIMENT, stages=["operator"], stands_on={"codec": codec})
     assert runs.run_experiment_of(run) == EXPERIMENT
-    assert runs.planned(run) == (["operator"], codec)
-    assert runs.planned(runs.create_run(EXPERIMENT, stages=["codec"])) == (["codec"], None)
+    plan = runs.planned(run)
+    assert (plan.stages, plan.stands_on) == (("operator",), {"codec": str(codec)})
+    plan = runs.planned(runs.create_run(EXPERIMENT, stages=["codec"]))
+    assert (plan.stages, plan.stands_on) == (("codec",), {})
 
 
 def test_the_record_of_the_environment_holds_no_secret(monkeypatch):

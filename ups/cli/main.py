@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import ups
-from ups.cli import cache, config, data, doctor, evaluate, leaderboard, quickstart, train
+from ups.cli import cache, config, data, doctor, evaluate, leaderboard, quickstart, runs, train
 from ups.cli._app import UpsGroup
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.add_typer(data.app, name="data")
 app.command("train", short_help="Train codec and operator.")(train.train)
 app.add_typer(cache.app, name="cache")
 app.command("eval", short_help="Judge a run by rollout in physical space.")(evaluate.evaluate)
+app.add_typer(runs.app, name="runs")
 app.add_typer(leaderboard.app, name="leaderboard")
 app.add_typer(config.app, name="config")
 app.command("doctor", short_help="Check this machine and say what is missing.")(doctor.doctor)

@@ -65,8 +65,10 @@ class DataConfig(Config):
     mixing: Literal["uniform", "size", "custom", "inverse_nrmse"] = Field(
         "uniform", description="Share of batches of each task."
     )
-    augment: bool = Field(
-        False, description="Draw from the symmetries that the card declares for each sample."
+    augment: tuple[Literal["shift", "reflection", "rotation"], ...] = Field(
+        (),
+        description="Symmetries by which each sample is moved at random, where its card has them; "
+        "samples are then encoded anew in every step.",
     )
     noise: NonNegativeFloat = Field(
         0.0, description="Noise on given states, relative to the amplitude of each sample."
@@ -133,8 +135,14 @@ class EvaluationConfig(Config):
 class TrackingConfig(Config):
     """Where metrics go besides metrics.jsonl."""
 
-    wandb: Literal["disabled", "offline", "online"] = "disabled"
-    project: str = "ups"
+    wandb: Literal["auto", "disabled", "offline", "online"] = Field(
+        "auto",
+        description="Weights & Biases. 'auto': online where a key is found (WANDB_API_KEY, `wandb "
+        "login`); without one offline if `project` is named, else not at all. 'online' without a "
+        "key is offline. Offline runs are sent later: wandb sync.",
+    )
+    project: str | None = Field(None, description="W&B project; null is 'ups'.")
+    entity: str | None = Field(None, description="W&B user or team; null is your default.")
 
 
 class Experiment(Config):

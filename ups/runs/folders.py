@@ -8,7 +8,8 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +27,10 @@ TRACKING, CODEC_CARD = "tracking.json", "codec_card.json"
 
 
 def create_run(
-    experiment: Experiment, *, stages: Sequence[str] = (), codec_from: Path | None = None
+    experiment: Experiment,
+    *,
+    stages: Sequence[str] = (),
+    stands_on: Mapping[str, Path] | None = None,
 ) -> Path:
     """Make a new run folder with its resolved config and its environment.
 
@@ -34,7 +38,7 @@ def create_run(
 
     Args:
         stages: What the run will train, in order; a resumed run reads them back.
-        codec_from: The checkpoint whose frozen codec it stands on, when it trains none itself.
+        stands_on: Checkpoints of earlier stages that the run does not train itself.
     """
     text = to_yaml(experiment)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -44,17 +48,30 @@ def create_run(
         folder = _claim(parent, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{digest}")
         (folder / "checkpoints").mkdir()
     files.write_text(folder / CONFIG, text, CheckpointError)
-    plan = {"stages": list(stages), "codec_from": str(codec_from) if codec_from else None}
+    below = {stage: str(path.absolute()) for stage, path in (stands_on or {}).items()}
+    plan = {"stages": list(stages), "stands_on": below}
     files.write_json(folder / ENVIRONMENT, {**environment(), **plan}, CheckpointError)
     return folder
 
 
-def planned(run: Path) -> tuple[list[str], Path | None]:
-    """The stages a run was started with, and the codec checkpoint it stands on, if any."""
+@dataclass(frozen=True)
+class Plan:
+    """What a run was started with.
+
+    Attributes:
+        stages: In order.
+        stands_on: Checkpoints of earlier stages that it does not train itself.
+    """
+
+    stages: tuple[str, ...]
+    stands_on: dict[str, str]
+
+
+def planned(run: Path) -> Plan:
+    """The stages a run was started with, and what they stand on."""
     try:
         content = json.loads((run / ENVIRONMENT).read_text(encoding="utf-8"))
-        codec_from = content["codec_from"]
-        return list(content["stages"]), Path(codec_from) if codec_from else None
+        return Plan(tuple(content["stages"]), dict(content["stands_on"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{run / ENVIRONMENT}: not the record of a run: {error}") from error
 
@@ -136,6 +153,31 @@ def readable_experiment_of(run: Path) -> Experiment | None:
         return run_experiment_of(run)
     except ConfigError:
         return None
+
+
+def read_tracking(run: Path) -> dict[str, Any] | None:
+    """Which W&B run takes the metrics of `run`: id, project, entity, url, unsynced folders.
+
+    Raises:
+        CheckpointError: `tracking.json` is damaged.
+    """
+    path = run / TRACKING
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _no_record(path, error) from error
+    if not isinstance(content, dict) or not content.get("id"):
+        raise _no_record(path, "it has no id")
+    return content
+
+
+def _no_record(path: Path, reason: object) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: not the record of a W&B run: {reason}",
+        hint=f"delete it to begin a new W&B run: rm '{path}'",
+    )
 
 
 def environment() -> dict[str, Any]:

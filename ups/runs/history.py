@@ -76,8 +76,9 @@ class Curve:
         return step, value
 
     @property
-    def last(self) -> float:
-        return self.values[-1]
+    def is_timed(self) -> bool:
+        """Whether every value has a time."""
+        return all(math.isfinite(when) for when in self.times)
 
 
 def metric_names(records: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -126,6 +127,14 @@ def headline(records: Sequence[Mapping[str, Any]], stage: str) -> str | None:
         if key in keys:
             return f"{stage}/{key}"
     return f"{stage}/{keys[0]}" if keys else None
+
+
+def default_metrics(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Loss and headline of each stage."""
+    known = metric_names(records)
+    wanted = [name for stage in stages_of(records)
+              for name in (f"{stage}/loss", headline(records, stage))]  # fmt: skip
+    return list(dict.fromkeys(name for name in wanted if name in known))
 
 
 def sparkline(values: Sequence[float], width: int = 40) -> str:

@@ -1,96 +1,89 @@
-"""Where metrics go: metrics.jsonl always, Weights & Biases when asked for."""
+"""Where the numbers of a run go: metrics.jsonl always, Weights & Biases by `tracking`.
+
+    with open_tracking(run, experiment) as tracking:
+        tracking.log({"stage": "operator", "step": 20, "loss": 0.1})
+        tracking.media("operator", 20, "fields", picture)
+        tracking.finished("operator", 20, {"valid_nrmse": 0.01})
+
+`metrics.jsonl` is the source of truth; nothing that W&B does can stop a run.
+"""
 
 from __future__ import annotations
 
-import json
-import math
-import os
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-from ups import files, runs
+from ups import runs
 from ups.config.schema import Experiment
-from ups.errors import CheckpointError, translated_os_errors
+from ups.training.tracking.base import (
+    Board,
+    Droppable,
+    JsonLines,
+    Medium,
+    Record,
+    Table,
+    Tracker,
+    Tracking,
+    forget_after,
+)
+from ups.training.tracking.weights_and_biases import WandbRun, failures, mode_of
 
-Record = Mapping[str, Any]
-
-
-@runtime_checkable
-class Tracker(Protocol):
-    """Takes one record at a time."""
-
-    def log(self, record: Record) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class JsonLines:
-    """Appends each record as one line; records of steps that are run again are dropped first."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with translated_os_errors(path, "writing", CheckpointError):
-            self._file = path.open("a", encoding="utf-8", buffering=1)
-
-    def log(self, record: Record) -> None:
-        with translated_os_errors(self.path, "writing", CheckpointError):
-            self._file.write(json.dumps(_plain(record), allow_nan=False) + "\n")
-
-    def close(self) -> None:
-        self._file.close()
+__all__ = [
+    "Board",
+    "JsonLines",
+    "Medium",
+    "Record",
+    "Table",
+    "Tracker",
+    "Tracking",
+    "build_trackers",
+    "forget_after",
+    "log_report",
+    "open_tracking",
+]
 
 
-def _plain(record: Record) -> dict[str, Any]:
-    """The record with None for what is NaN or infinite, which JSON does not have."""
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in record.items()
-    }
+def open_tracking(run: Path, experiment: Experiment, *, resume: bool = False) -> Tracking:
+    """Open the trackers of a run; a W&B run that it had before is continued.
 
-
-class WandbRun:
-    """Sends each record to one Weights & Biases run.
-
-    With mode 'online' the key comes from WANDB_API_KEY or an earlier `wandb login`.
+    Args:
+        resume: Only continue, as an evaluation does: where training used no W&B, none is used.
     """
-
-    def __init__(self, experiment: Experiment, run_dir: Path) -> None:
-        import wandb
-
-        self._run = wandb.init(
-            project=experiment.tracking.project,
-            name=f"{run_dir.parent.name}/{run_dir.name}",
-            mode=experiment.tracking.wandb,
-            dir=str(run_dir),
-            config=experiment.model_dump(mode="json"),
-            settings=wandb.Settings(console="off", silent=True),
-        )
-
-    def log(self, record: Record) -> None:
-        stage = record["stage"]
-        numbers = {k: v for k, v in record.items() if isinstance(v, int | float) and k != "step"}
-        values = {f"{stage}/{key}": value for key, value in numbers.items()}
-        self._run.log({**values, f"{stage}/step": record["step"]})
-
-    def close(self) -> None:
-        self._run.finish()
+    trackers: list[Tracker] = [JsonLines(run / runs.METRICS)]
+    mode = mode_of(experiment.tracking)
+    if mode != "disabled" and not (resume and runs.read_tracking(run) is None):
+        trackers.append(Droppable(partial(WandbRun, run, experiment, mode), failures()))
+    return Tracking(run, trackers)
 
 
 def build_trackers(experiment: Experiment, run_dir: Path) -> list[Tracker]:
-    """The trackers that the config asks for; metrics.jsonl is always one."""
-    trackers: list[Tracker] = [JsonLines(run_dir / "metrics.jsonl")]
-    if experiment.tracking.wandb != "disabled":
-        os.environ.setdefault("WANDB_SILENT", "true")
-        trackers.append(WandbRun(experiment, run_dir))
-    return trackers
+    """The run's tracking as a list of one."""
+    return [open_tracking(run_dir, experiment)]
 
 
-def forget_after(path: Path, stage: str, step: int) -> None:
-    """Drop the records of `stage` beyond `step`, which a resumed run will write again."""
-    kept: Iterable[dict[str, Any]] = [
-        record
-        for record in runs.read_metrics(path)
-        if record["stage"] != stage or record["step"] <= step
-    ]
-    files.write_text(path, "".join(json.dumps(record) + "\n" for record in kept), CheckpointError)
+def log_report(tracking: Tracking, report: Mapping[str, Any], pictures: Iterable[Path]) -> None:
+    """Put an evaluation into the summary of the run, with its table and pictures.
+
+    Args:
+        report: The content of `report.json`: `protocol` with `split`, and `rows` with `name` and
+            `metrics[name][reduction]`.
+    """
+    rows = report["rows"]
+    metrics = list(dict.fromkeys(
+        (metric, part) for row in rows for metric, parts in row["metrics"].items() for part in parts
+    ))  # fmt: skip
+    table = tuple(
+        (row["name"], *(row["metrics"].get(metric, {}).get(part) for metric, part in metrics))
+        for row in rows
+    )
+    stage = str(report["protocol"]["split"])
+    tracking.summary({
+        f"{stage}/{metric}_{part}": value
+        for (metric, part), value in zip(metrics, table[0][1:], strict=True)
+    })  # fmt: skip
+    heads = ("predictor", *(f"{metric} {part}" for metric, part in metrics))
+    tracking.media(stage, 0, "report", Table(heads, table))
+    for picture in pictures:
+        tracking.media(stage, 0, picture.stem, picture)
