@@ -1,0 +1,1 @@
+"""What physics says of fields: invariants, boundary values, signs, equations. Pure functions."""
