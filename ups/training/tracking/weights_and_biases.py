@@ -24,6 +24,10 @@ Mode = Literal["disabled", "offline", "online"]
 _HOSTS = ("wandb", "coreweave")
 _INIT_SECONDS = 30
 _VALID = "valid_"
+# As variables, since versions of wandb differ in what they know. A server that has gone away may
+# hold a finished run up for five minutes, not for ever.
+_BEHAVIOUR = {"WANDB_SILENT": "true", "WANDB_FINISH_TIMEOUT": "300",
+              "WANDB_FINISH_TIMEOUT_RAISES": "true"}  # fmt: skip
 
 
 def has_key() -> bool:
@@ -102,7 +106,8 @@ class WandbRun:
     def __init__(self, run: Path, experiment: Experiment, mode: Mode) -> None:
         import wandb
 
-        os.environ.setdefault("WANDB_SILENT", "true")
+        for name, value in _BEHAVIOUR.items():
+            os.environ.setdefault(name, value)
         known = runs.read_tracking(run) or {}
         self._sent: dict[str, int] = known.get("sent", {})
         self._stages: set[str] = set()
