@@ -80,11 +80,13 @@ class TrainingConfig(Config):
     )
 
     @model_validator(mode="after")
-    def _micro_batches_fit(self) -> TrainingConfig:
+    def _is_consistent(self) -> TrainingConfig:
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}"
             )
+        if self.cuda_graphs and not self.compile:
+            raise ValueError("cuda_graphs needs compile")
         return self
 
 
