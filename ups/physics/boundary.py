@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ups.physics.derivatives import Condition, Ends, at_end, derivative
+from ups.physics.derivatives import Condition, Ends, at_end
 from ups.physics.equations import BoundaryTable
 from ups.physics.grids import UniformGrid
 from ups.physics.norms import ROUNDING, mean_square, relative, root
@@ -97,7 +97,6 @@ def _violation(
     size = mean_square(values)
     whole = condition.value**2 * size + condition.right**2
     if condition.slope:
-        steepness = mean_square(derivative(values, grid, axis, scheme=2))
-        rounding = (ROUNDING / grid.spacing[axis]) ** 2 * size
-        whole = whole + condition.slope**2 * (steepness + rounding)
+        steps = mean_square(values.diff(dim=axis - grid.num_dims)) + ROUNDING**2 * size
+        whole = whole + (condition.slope / grid.spacing[axis]) ** 2 * steps
     return relative(mean_square(error), whole).square()

@@ -109,11 +109,12 @@ def at_end(
     Shape:
         output: that of `values` without the axis, twice
     """
-    along = _from_end(at_least_float32(values).movedim(axis - grid.num_dims, -1), end)
-    places = torch.arange(_fitting(along, degree + 1), dtype=torch.float64)
+    along = at_least_float32(values).movedim(axis - grid.num_dims, -1)
+    nearest = _from_end(along, end, degree + 1)
+    places = torch.arange(nearest.shape[-1], dtype=torch.float64).tolist()
     end_of_domain = -grid.gaps[axis][end] / grid.spacing[axis]
-    weights = [_weights(places.tolist(), end_of_domain, order) for order in (0, 1)]
-    value, slope = (along[..., : len(w)] @ along.new_tensor(w) for w in weights)
+    weights = (_weights(places, end_of_domain, order) for order in (0, 1))
+    value, slope = ((nearest * nearest.new_tensor(row)).sum(-1) for row in weights)
     return value, -slope / grid.spacing[axis]
 
 
@@ -127,9 +128,7 @@ def continued(
     ends: Ends = FREE,
 ) -> Float[Tensor, "*batch longer"]:
     """`reach` points more at both ends of the last axis, by polynomials of this degree."""
-    lower, upper = (
-        _ghosts(_from_end(along, end), grid, axis, end, reach, degree, ends[end]) for end in (0, 1)
-    )
+    lower, upper = (_ghosts(along, grid, axis, end, reach, degree, ends[end]) for end in (0, 1))
     return torch.cat([lower.flip(-1), along, upper], -1)
 
 
@@ -142,13 +141,14 @@ def _ghosts(
     degree: int,
     condition: Condition | None,
 ) -> Tensor:
-    """Values beyond the end that lies before the first entry, the nearest first."""
-    points = _fitting(along, degree + (condition is None))
+    """Values beyond an end, the nearest first."""
+    nearest = _from_end(along, end, degree + (condition is None))
+    points = nearest.shape[-1]
     spacing, gap = grid.spacing[axis], grid.gaps[axis][end] / grid.spacing[axis]
     value, slope = (condition.value, condition.slope / spacing) if condition else (0.0, 0.0)
     table = _ghost_weights(points, reach, gap, value, slope, condition is not None)
     weights = along.new_tensor(table)
-    ghosts = along[..., :points] @ weights[:points]
+    ghosts = (nearest[..., None] * weights[:points]).sum(-2)  # a product would be autocast
     return ghosts + condition.right * weights[points] if condition else ghosts
 
 
@@ -211,11 +211,7 @@ def _fourier(along: Tensor, spacing: float, order: int) -> Tensor:
     return torch.fft.irfft(1j * waves * spectrum, n=size)
 
 
-def _from_end(along: Tensor, end: int) -> Tensor:
-    """The last axis as seen from the lower (0) or upper (1) end."""
-    return along if end == 0 else along.flip(-1)
-
-
-def _fitting(along: Tensor, wanted: int) -> int:
-    """How many points a polynomial can take: not more than there are."""
-    return min(wanted, along.shape[-1])
+def _from_end(along: Tensor, end: int, wanted: int) -> Tensor:
+    """The points nearest to the lower (0) or upper (1) end, or all if there are fewer."""
+    points = min(wanted, along.shape[-1])
+    return along[..., :points] if end == 0 else along[..., -points:].flip(-1)

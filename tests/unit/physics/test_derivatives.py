@@ -111,6 +111,15 @@ def test_half_precision_is_differentiated_in_float32():
     assert derivative(torch.sin(x).bfloat16(), grid, 0).dtype == torch.float32
 
 
+def test_autocast_changes_no_derivative():
+    grid, x = bounded(12)
+    u = x.exp().float()
+    exact = derivative(u, grid, 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(derivative(u, grid, 0), exact)
+        assert at_end(u, grid, 0, 1)[0].dtype == torch.float32
+
+
 def test_a_third_derivative_is_refused():
     grid, x = periodic(8)
     with pytest.raises(ValueError, match="order 1 and 2, not 3"):

@@ -125,3 +125,20 @@ def test_gradients_are_those_of_the_value(loss):
 def test_half_precision_is_reduced_in_float32(loss):
     target = torch.randn(2, 32, 1).bfloat16()
     assert LOSSES[loss](target, target).dtype == torch.float32
+
+
+@pytest.mark.parametrize("loss", [*LOSSES, "weighted"])
+def test_autocast_changes_nothing(loss):
+    losses = LOSSES | {"weighted": lambda p, t: relative_l2(p, t, torch.full((32,), 1 / 32))}
+    target, prediction = torch.randn(2, 2, 32, 1)
+    exact = losses[loss](prediction, target)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(losses[loss](prediction, target), exact)
+
+
+def test_bands_first_measured_without_gradients_can_be_trained_on():
+    with torch.inference_mode():
+        spectral(torch.ones(1, 37, 1), torch.ones(1, 37, 1), (False,))
+    prediction = torch.randn(1, 37, 1, requires_grad=True)
+    spectral(prediction, torch.ones(1, 37, 1), (False,)).backward()
+    assert prediction.grad.abs().max() > 0

@@ -70,3 +70,10 @@ def test_gradients_are_those_of_the_value(loss):
     target = tokens().double()
     z = (0.7 * target + 0.1 * tokens().flip(0).double()).requires_grad_()
     assert torch.autograd.gradcheck(lambda p: loss(p, target), z)
+
+
+def test_autocast_changes_nothing():
+    z, target = tokens(), tokens().flip(0)
+    exact = diversity(z, 0.1 * target)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(diversity(z, 0.1 * target), exact)

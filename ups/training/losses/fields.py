@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ups.data.generate.cosine import cosine_matrix
 from ups.evaluation.metrics import BANDS
 from ups.models.normalisation import at_least_float32
 
@@ -75,8 +77,8 @@ def spectral_bands(
 
     sqrt(energy of the error / energy of the target) in the band, per sample and field, then the
     mean. A wave number is the length of the vector of waves per domain length along each axis,
-    rounded down. Axes that are not periodic are continued evenly, which is a cosine transform: no
-    jump at the ends leaks into the high band. A band's energy counts as at least 1e-6 of the
+    rounded down. Axes that are not periodic are continued evenly, by a cosine transform: no jump
+    at the ends leaks into the high band. A band's energy counts as at least 1e-6 of the
     target's whole: where the target has nothing, an error of 1e-3 of its RMS gives 1. Bands that
     the grid is too coarse for are left out.
     """
@@ -105,32 +107,37 @@ def excess(found: Float[Tensor, " batch"], of_truth: Float[Tensor, " batch"]) ->
 def _mean_square(values: Tensor, weights: Tensor | None) -> Tensor:
     if weights is None:
         return values.square().mean(tuple(range(1, values.ndim)))
-    return values.square().flatten(2).mean(2) @ weights.to(values)
+    return (values.square().flatten(2).mean(2) * weights.to(values)).sum(1)
 
 
 def _energy(values: Tensor, periodic: Sequence[bool]) -> Tensor:
-    """|transform|^2 in units of mean squares, all space axes."""
-    axes = tuple(range(1, values.ndim - 1))
-    for axis, wraps in zip(axes, periodic, strict=True):
+    """|transform|^2 along all space axes; the sum over all waves is the mean square."""
+    for axis, wraps in enumerate(periodic, start=1):
         if not wraps:
-            values = torch.cat([values, values.flip(axis)], axis)
-    return torch.fft.fftn(values, dim=axes, norm="forward").abs().square()
+            cosines = _cosines(values.shape[axis], values.dtype, values.device)
+            with torch.autocast(values.device.type, enabled=False):
+                values = (values.movedim(axis, -1) @ cosines).movedim(-1, axis)
+    wrapped = tuple(axis for axis, wraps in enumerate(periodic, start=1) if wraps)
+    if not wrapped:
+        return values.square()
+    return torch.fft.fftn(values, dim=wrapped, norm="forward").abs().square()
+
+
+@lru_cache(maxsize=32)
+def _cosines(points: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(point, wave), so that the squares of the coefficients add up to the mean square."""
+    with torch.inference_mode(False):  # kept for steps with gradients
+        return (cosine_matrix(points).T / points**0.5).to(device, dtype)
 
 
 def _shells(space: Sequence[int], periodic: Sequence[bool]) -> Tensor:
-    """Length of the wave vector in waves per domain, rounded down, in the order of `fftn`.
-
-    NaN, which is in no band, where an even continuation never holds anything: its highest wave.
-    """
-    waves = []
-    for size, wraps in zip(space, periodic, strict=True):
-        length = size if wraps else 2 * size
-        wave = torch.fft.fftfreq(length, 1 / size, dtype=torch.float64)
-        if not wraps:
-            wave[size] = torch.nan
-        waves.append(wave)
+    """Length of the wave vector in waves per domain, rounded down, in the order of `_energy`."""
+    waves = [
+        torch.fft.fftfreq(size, 1 / size) if wraps else torch.arange(size) / 2
+        for size, wraps in zip(space, periodic, strict=True)
+    ]
     grid = torch.meshgrid(*waves, indexing="ij")
-    return (torch.stack(grid).square().sum(0).sqrt() + 1e-9).floor()
+    return (torch.stack(grid).double().square().sum(0).sqrt() + 1e-9).floor()
 
 
 def _within(energy: Tensor, inside: Tensor) -> Tensor:

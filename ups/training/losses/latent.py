@@ -70,4 +70,5 @@ def diversity(prediction: Tokens, target: Tokens) -> Float[Tensor, ""]:
 
 def _covariance(values: Float[Tensor, "sample dim"]) -> Float[Tensor, "dim dim"]:
     centred = values - values.mean(0)
-    return centred.T @ centred / len(values)
+    with torch.autocast(values.device.type, enabled=False):
+        return centred.T @ centred / len(values)
