@@ -1,49 +1,71 @@
 """Checkpoints: weights, normalisation, options and the identity of everything they came from.
 
 A checkpoint is one `torch.save` file of plain values and tensors (it loads with
-`weights_only=True`), written under a temporary name and renamed: docs/adr/0003.
+`weights_only=True`), written under a temporary name and renamed: docs/adr/0003. It stands alone: a
+later stage's checkpoint holds the frozen modules of the earlier ones too, and names their files by
+hash.
 """
 
 from __future__ import annotations
 
 import pickle
 import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ups import files, runs
+from ups.codec.coded import Codec
 from ups.codec.grid import GridCodec, GridGeometry
+from ups.codec.points import PointCodec, PointGeometry
 from ups.config.base import validated
-from ups.config.models import GridCodecConfig, LatentOperatorConfig
+from ups.config.models import GridCodecConfig, PointCodecConfig
 from ups.config.schema import Experiment
-from ups.errors import CheckpointError, translated_os_errors
-from ups.models.operator import LatentOperator, TokenLayout
+from ups.config.stages import STAGES, StageName
+from ups.errors import CheckpointError, did_you_mean, translated_os_errors
+from ups.models.layout import TokenLayout
+from ups.models.saved import MODULES, described, rebuilt
 from ups.models.surrogate import Surrogate
 from ups.registry import Parameter
 
-FORMAT = "ups-checkpoint-1"
+FORMAT = "ups-checkpoint-2"
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Which data, code and earlier stages made a checkpoint.
+    """Which code and which earlier stages made a checkpoint.
 
     Attributes:
-        codec_fingerprint: Of the frozen codec that a later stage stands on.
         commit: Of the checkout, with `-dirty` when it had changes; empty outside a checkout.
+        earlier: SHA-256 of the checkpoint of each earlier stage that this one stands on.
+    """
+
+    commit: str
+    ups_version: str
+    seed: int
+    earlier: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TaskIdentity:
+    """Which data one task was trained on, and what its models need of the dataset's card.
+
+    Attributes:
+        dt: The time that one step advances; None for a steady problem.
     """
 
     dataset: str
     version: str
     data_sha256: str
     split_hash: str
+    stride: int
     codec_fingerprint: str
-    commit: str
-    ups_version: str
-    seed: int
+    parameters: tuple[Parameter, ...]
+    dt: float | None
 
 
 @dataclass
@@ -53,6 +75,9 @@ class Checkpoint:
     Attributes:
         stage: Which stage wrote it.
         step: Optimizer steps taken.
+        tasks: By name, in the order of the experiment.
+        codecs: One for each task.
+        modules: Trained so far: 'operator', 'residual', 'flow_map', 'prior'.
         metrics: Of the validation that chose these weights, for example `valid_nrmse`.
         training: Optimizer, averages and random state; only where a run can be resumed from.
     """
@@ -61,21 +86,49 @@ class Checkpoint:
     step: int
     experiment: Experiment
     identity: Identity
-    codec: GridCodec
-    operator: LatentOperator | None = None
-    parameters: tuple[Parameter, ...] = ()
-    dt: float | None = None
+    tasks: dict[str, TaskIdentity]
+    codecs: dict[str, Codec]
+    layouts: dict[str, TokenLayout] = field(default_factory=dict)
+    modules: dict[str, nn.Module] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     training: dict[str, Any] | None = None
 
-    def surrogate(self) -> Surrogate:
-        """Codec and operator, ready to roll out."""
-        if self.operator is None or self.dt is None:
+    def task_name(self, task: str | None = None) -> str:
+        """The name of a task; None is the only one.
+
+        Raises:
+            CheckpointError: There is no such task, or several and none was named.
+        """
+        names = list(self.tasks)
+        if task is None and len(names) == 1:
+            return names[0]
+        if task not in self.tasks:
+            problem = (
+                "holds several tasks" if task is None
+                else f"holds no task '{task}'{did_you_mean(task, names)}"
+            )  # fmt: skip
+            raise CheckpointError(f"this checkpoint {problem}: {', '.join(names)}",
+                                  hint="--task NAME")  # fmt: skip
+        return task
+
+    def codec(self, task: str | None = None) -> Codec:
+        return self.codecs[self.task_name(task)]
+
+    def surrogate(self, task: str | None = None) -> Surrogate:
+        """Codec and models of one task, ready to roll out."""
+        name = self.task_name(task)
+        operator, prior = self.modules.get("operator"), self.modules.get("prior")
+        if operator is None and prior is None:
             raise CheckpointError(
-                f"this checkpoint of stage '{self.stage}' holds no operator",
-                hint="ups train --stage operator",
+                f"this checkpoint of stage '{self.stage}' holds no model that predicts",
+                hint="ups train --stage operator, or steady_prior",
             )
-        return Surrogate(self.codec, self.operator, self.parameters, self.dt).eval()
+        known = self.tasks[name]
+        residual = self.modules.get("flow_map", self.modules.get("residual"))
+        return Surrogate(
+            self.codecs[name], operator, name, self.layouts[name], known.parameters, known.dt,
+            residual=residual, prior=prior,
+        ).eval()  # fmt: skip
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -86,10 +139,10 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "step": checkpoint.step,
         "experiment": checkpoint.experiment.model_dump(mode="json"),
         "identity": asdict(checkpoint.identity),
-        "codec": _codec_content(checkpoint.codec),
-        "operator": _operator_content(checkpoint.operator),
-        "parameters": [item.model_dump(mode="json") for item in checkpoint.parameters],
-        "dt": checkpoint.dt,
+        "tasks": {name: _task_content(task) for name, task in checkpoint.tasks.items()},
+        "codecs": {name: _codec_content(codec) for name, codec in checkpoint.codecs.items()},
+        "layouts": {name: asdict(layout) for name, layout in checkpoint.layouts.items()},
+        "modules": {name: described(module) for name, module in checkpoint.modules.items()},
         "metrics": checkpoint.metrics,
         "training": checkpoint.training,
     }
@@ -98,7 +151,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
-    """Read a checkpoint and rebuild its modules.
+    """Read a checkpoint and rebuild its modules, in evaluation mode and frozen.
 
     Raises:
         CheckpointError: The file is missing, cut off, damaged or not a checkpoint.
@@ -106,15 +159,20 @@ def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
     content = _read(path)
     try:
         experiment = validated(Experiment, content["experiment"], str(path))
+        layouts = {name: _layout(one) for name, one in content["layouts"].items()}
         return Checkpoint(
             stage=content["stage"],
             step=content["step"],
             experiment=experiment,
             identity=Identity(**content["identity"]),
-            codec=_build_codec(content["codec"]).to(device),
-            operator=_build_operator(content["operator"], device),
-            parameters=tuple(Parameter(**item) for item in content["parameters"]),
-            dt=content["dt"],
+            tasks={name: _task(one) for name, one in content["tasks"].items()},
+            codecs={name: _codec(one).to(device) for name, one in content["codecs"].items()},
+            layouts=layouts,
+            modules={
+                name: rebuilt(name, content["modules"][name], layouts).to(device)
+                for name in MODULES
+                if name in content["modules"]
+            },
             metrics=content["metrics"],
             training=content["training"],
         )
@@ -123,14 +181,37 @@ def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
         raise CheckpointError(f"{path}: does not fit this version of ups: {first}") from error
 
 
-def load_run(run: str | Path | None = None, device: torch.device | str = "cpu") -> Surrogate:
+def load_run(
+    run: str | Path | None = None,
+    device: torch.device | str = "cpu",
+    *,
+    task: str | None = None,
+    stage: StageName | None = None,
+) -> Surrogate:
     """The finished surrogate of a run, ready to predict.
 
     Args:
         run: Its folder, `name/id`, or `name` for its newest; None is the newest of all.
+        task: Which of several tasks.
+        stage: Whose checkpoint; None is the last stage that the run has finished.
     """
-    path = runs.checkpoint_path(runs.find_run(run), "operator")
-    return load(path, device).surrogate().to(device)
+    folder = runs.find_run(run, with_stage=stage)
+    path = runs.checkpoint_path(folder, stage or last_stage(folder))
+    return load(path, device).surrogate(task).to(device)
+
+
+def last_stage(run: Path) -> StageName:
+    """The last stage of which a run holds a checkpoint that predicts.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    for stage in reversed(STAGES):
+        if stage != "codec" and runs.checkpoint_path(run, stage).is_file():
+            return stage
+    raise CheckpointError(
+        f"{run}: holds no trained operator yet", hint=f"ups train --resume {runs.run_id(run)}"
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -153,7 +234,23 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _codec_content(codec: GridCodec) -> dict[str, Any]:
+def _task_content(task: TaskIdentity) -> dict[str, Any]:
+    content = {key: value for key, value in vars(task).items() if key != "parameters"}
+    return {**content, "parameters": [item.model_dump(mode="json") for item in task.parameters]}
+
+
+def _task(content: Mapping[str, Any]) -> TaskIdentity:
+    parameters = tuple(Parameter(**item) for item in content["parameters"])
+    return TaskIdentity(**{**content, "parameters": parameters})
+
+
+def _layout(content: Mapping[str, Any]) -> TokenLayout:
+    found = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+    found["boundaries"] = tuple(tuple(pair) for pair in found["boundaries"])
+    return TokenLayout(**found)
+
+
+def _codec_content(codec: Codec) -> dict[str, Any]:
     return {
         "config": codec.config.model_dump(mode="json"),
         "geometry": asdict(codec.geometry),
@@ -161,31 +258,16 @@ def _codec_content(codec: GridCodec) -> dict[str, Any]:
     }
 
 
-def _build_codec(content: dict[str, Any]) -> GridCodec:
-    geometry = GridGeometry(**{key: tuple(value) for key, value in content["geometry"].items()})
-    codec = GridCodec(GridCodecConfig(**content["config"]), geometry)
+def _codec(content: Mapping[str, Any]) -> Codec:
+    geometry = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in content["geometry"].items()
+    }
+    codec: Codec
+    if content["config"]["kind"] == "grid":
+        codec = GridCodec(GridCodecConfig(**content["config"]), GridGeometry(**geometry))
+    else:
+        geometry["bounds"] = tuple(tuple(pair) for pair in geometry["bounds"])
+        codec = PointCodec(PointCodecConfig(**content["config"]), PointGeometry(**geometry))
     codec.load_state_dict(content["state"])
     return codec.eval().requires_grad_(False)
-
-
-def _operator_content(operator: LatentOperator | None) -> dict[str, Any] | None:
-    if operator is None:
-        return None
-    return {
-        "config": operator.config.model_dump(mode="json"),
-        "layout": asdict(operator.layout),
-        "state": operator.state_dict(),
-    }
-
-
-def _build_operator(
-    content: dict[str, Any] | None, device: torch.device | str
-) -> LatentOperator | None:
-    if content is None:
-        return None
-    layout = content["layout"]
-    for key in ("anchors", "periodic", "conserved"):
-        layout[key] = tuple(layout[key])
-    operator = LatentOperator(LatentOperatorConfig(**content["config"]), TokenLayout(**layout))
-    operator.load_state_dict(content["state"])
-    return operator.to(device)

@@ -21,7 +21,8 @@ from ups.evaluation.pictures import write_pictures
 from ups.evaluation.report import Report, load_report
 from ups.leaderboard.entries import add
 from ups.training import run as training
-from ups.training.session import Session, find_device, open_session
+from ups.training.distributed import local_device
+from ups.training.session import open_session
 
 Progress = Callable[[str, int, int, str], None]
 
@@ -99,7 +100,8 @@ class _Path:
         told: Callable[[Step], None] | None,
     ) -> None:
         self.experiment, self.recipe = experiment, recipe
-        self.card = registry.load_card(experiment.data.dataset)
+        (task,) = experiment.data.tasks
+        self.task, self.card = task, registry.load_card(task.dataset)
         self.steps: list[Step] = []
         self._progress, self._told, self._since = progress, told, time.perf_counter()
 
@@ -110,7 +112,7 @@ class _Path:
         conversion = convert(
             self.card,
             [raw],
-            version=self.experiment.data.version,
+            version=self.task.version,
             force=made,
             progress=self._bar("convert"),
         )
@@ -146,17 +148,13 @@ class _Path:
     def train(self) -> Path:
         """Train a new run, continue an unfinished one, or take a finished one."""
         session = open_session(self.experiment)
-        run, state = find_same_run(session)
+        run, state = training.find_same_run(session)
+        if run is None:
+            return training.train(session, progress=self._progress, done=self._stage_done)
         if state == "finished":
-            assert run is not None
             self._tell("train", run, reused=True)
             return run
-        if state == "unfinished":
-            assert run is not None
-            return training.resume(run, progress=self._progress, done=self._stage_done)
-        return training.train(
-            self.experiment, training.STAGES, progress=self._progress, done=self._stage_done
-        )
+        return training.resume(run, progress=self._progress, done=self._stage_done)
 
     def _stage_done(self, outcome: Any) -> None:
         name = getattr(outcome, "stage", "cache")
@@ -173,7 +171,7 @@ class _Path:
         if existing is not None and page.is_file():
             self._tell("eval", existing, reused=True)
             return existing, page
-        device = find_device(self.experiment.device)
+        device = local_device(self.experiment.device)
         result: Evaluation = evaluate(
             run,
             settings=self.experiment.evaluation,
@@ -203,28 +201,6 @@ class _Path:
             self._told(step)
 
 
-def find_same_run(session: Session) -> tuple[Path | None, str]:
-    """The newest run of exactly this config and data, and whether it is 'finished'.
-
-    Returns:
-        (run, 'finished' or 'unfinished'), or (None, 'absent').
-    """
-    meta = session.store.metadata
-    for run in runs.list_runs(session.experiment.name):
-        folder = run / "checkpoints"
-        saved = [folder / f"{name}-last.pt" for name in reversed(training.STAGES)]
-        found = next((path for path in saved if path.is_file()), None)
-        if found is None or runs.readable_experiment_of(run) != session.experiment:
-            continue
-        last = checkpoints.load(found)
-        identity = last.identity
-        if (identity.data_sha256, identity.split_hash) != (meta.data_sha256, meta.split_hash):
-            continue
-        is_done = last.stage == "operator" and last.step >= session.experiment.stages.operator.steps
-        return run, "finished" if is_done else "unfinished"
-    return None, "absent"
-
-
 def report_of(run: Path, experiment: Experiment) -> Report | None:
     """The run's report, if it judges the present checkpoint by the config's own protocol."""
     path = run / runs.REPORT
@@ -232,11 +208,9 @@ def report_of(run: Path, experiment: Experiment) -> Report | None:
         return None
     report = load_report(path)
     settings, protocol = experiment.evaluation, report.protocol
-    checkpoint = files.sha256_file(runs.checkpoint_path(run, "operator"))
-    same_data = (protocol.version, protocol.stride) == (
-        experiment.data.version,
-        experiment.data.stride,
-    )
+    checkpoint = files.sha256_file(runs.checkpoint_path(run, checkpoints.last_stage(run)))
+    (task,) = experiment.data.tasks
+    same_data = (protocol.version, protocol.stride) == (task.version, task.stride)
     same_checkpoint = report.run.get("checkpoint_sha256") == checkpoint
     same_split = (protocol.split, protocol.history) == (settings.split, settings.history)
     same_horizon = settings.horizon in (None, protocol.horizon)

@@ -34,18 +34,20 @@ def build(
     from ups import runs
     from ups.cli.train import describe_cache
     from ups.config.loading import load_experiment
-    from ups.data.store import TrajectoryStore
+    from ups.config.schema import DataConfig, TaskConfig
     from ups.training import latents
-    from ups.training.session import open_session
+    from ups.training.session import open_session, open_task
 
     if codec:
         run = runs.find_run(codec, with_stage="codec")
     else:
-        run = latents.find_codec(TrajectoryStore.open(dataset, version)).parent.parent
-    chosen = [f"data.dataset={dataset}", f"data.version={version}"]
-    session = open_session(load_experiment(run / runs.CONFIG, [*(overrides or []), *chosen]))
+        task = open_task(TaskConfig(dataset=dataset, version=version))
+        run = latents.find_codec([task]).parent.parent
+    experiment = load_experiment(run / runs.CONFIG, overrides or [])
+    data = DataConfig(dataset=dataset, version=version)
+    session = open_session(experiment.model_copy(update={"data": data}))
     with _output.Bars() as bars:
-        outcome = latents.build_codec_cache(
+        (outcome,) = latents.build_caches(
             session,
             runs.checkpoint_path(run, "codec"),
             splits=split or ("train", "valid"),

@@ -26,7 +26,8 @@ def validate(config: ConfigOption = None, overrides: Overrides = None) -> None:
     from ups.config.loading import load_experiment
 
     experiment = load_experiment(config, overrides or [])
-    registry.load_card(experiment.data.dataset)
+    for task in experiment.data.tasks:
+        registry.load_card(task.dataset)
     _output.summary("valid", experiment.name)
 
 

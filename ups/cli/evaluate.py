@@ -38,6 +38,12 @@ def evaluate(
             show_default="the run's own",
         ),
     ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="One task of several.", show_default="all of them")
+    ] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="Whose checkpoint.", show_default="the last that finished")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: Json = False,
 ) -> None:
@@ -50,38 +56,66 @@ def evaluate(
     from ups.evaluation.evaluate import evaluate as judge
     from ups.evaluation.evaluate import failed_gates
     from ups.evaluation.pictures import write_pictures
-    from ups.training.session import find_device
+    from ups.training.distributed import local_device
+    from ups.training.run import stage_name
 
     if split is not None and split not in SPLITS:
         raise UsageError(f"--split {split}: expected valid, test or all")
-    folder = runs.find_run(run)
+    chosen = None if stage is None else stage_name(stage)
+    folder = runs.find_run(run, with_stage=chosen)
     experiment = runs.run_experiment_of(folder)
     given = {"history": history, "horizon": horizon, "split": split}
     settings = experiment.evaluation.model_copy(
         update={key: value for key, value in given.items() if value is not None}
     )
+    names = [one.key for one in experiment.data.tasks] if task is None else [task]
+    results = []
     with _output.Bars() as bars:
-        result = judge(
-            folder,
-            settings=settings,
-            version=version,
-            device=find_device(device),
-            progress=bars.of("eval"),
-        )
-        page = write_pictures(result, folder)
+        for name in names:
+            result = judge(
+                folder,
+                task=name,
+                stage=chosen,
+                settings=settings,
+                version=version,
+                device=local_device(device),
+                progress=bars.of("eval" if len(names) == 1 else f"eval {name}"),
+            )
+            results.append((result, write_pictures(result, folder)))
     if as_json:
-        _output.print_json(result.report.to_dict())
-    else:
-        print_report(result.report)
-        _output.summary("report", paths.display(page))
-    failed = failed_gates(result.report, settings.gates)
+        reports = [result.report.to_dict() for result, _ in results]
+        _output.print_json(reports[0] if len(reports) == 1 else reports)
+    failed = []
+    for result, page in results:
+        if not as_json:
+            print_report(result.report)
+            _output.summary("report", paths.display(page))
+        failed += failed_gates(result.report, settings.gates)
+    if len(results) > 1 and not as_json:
+        print_average([result.report for result, _ in results])
     if failed:
-        raise GateError("; ".join(failed), hint=f"the report: {paths.display(page)}")
+        raise GateError("; ".join(failed), hint=f"the report: {paths.display(results[0][1])}")
+
+
+def print_average(reports: list[Any]) -> None:
+    """Macro averages over the tasks of a run."""
+    from ups.evaluation.evaluate import persistence_ratio
+
+    errors = [report.headline for report in reports]
+    ratios = [persistence_ratio(report) for report in reports]
+    if all(errors) and all(ratios):
+        mean = sum(errors) / len(errors)
+        share = sum(1 / ratio for ratio in ratios if ratio) / len(ratios)
+        _output.summary("average", f"nRMSE {mean:.4f} over {len(reports)} tasks, "
+                                   f"{share:.3g} of the trivial predictor's")  # fmt: skip
+    else:
+        _output.summary("average", "not finite")
 
 
 def print_report(report: Any) -> None:
     """The report's rows as a table, with the protocol above it."""
-    first = report.row("persistence").value("nrmse")
+    trivial = report.row("persistence") or report.row("training mean")
+    first = trivial.value("nrmse") if trivial else None
     rows = []
     for row in report.rows:
         values = [row.value("nrmse", part) for part in ("mean", "median", "p90", "max")]
@@ -90,7 +124,8 @@ def print_report(report: Any) -> None:
         speed = f"{1e3 * row.seconds_per_step:.3f}" if row.seconds_per_step else "-"
         relative = row.value("relative_l2")
         rows.append([row.name, *map(_number, values), _number(relative), ratio, speed])
-    heads = ["", ">nRMSE mean", ">median", ">p90", ">max", ">rel. L2", ">× pers.", ">ms/step"]
+    against = ">× pers." if report.row("persistence") else ">× mean"
+    heads = ["", ">nRMSE mean", ">median", ">p90", ">max", ">rel. L2", against, ">ms/step"]
     _output.print_table(report.protocol.describe(), heads, rows)
 
 

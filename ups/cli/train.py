@@ -16,13 +16,20 @@ from ups.errors import UsageError
 class StageChoice(StrEnum):
     codec = "codec"
     operator = "operator"
+    diff_residual = "diff_residual"
+    consistency_distill = "consistency_distill"
+    steady_prior = "steady_prior"
     all = "all"
 
 
 def train(
     stage: Annotated[
-        StageChoice, typer.Option(help="Which stage; all runs them in order.")
-    ] = StageChoice.all,
+        StageChoice | None,
+        typer.Option(
+            help="Which stage; all is every one that fits the data.",
+            show_default="stages.order of the config",
+        ),
+    ] = None,
     config: ConfigOption = None,
     overrides: Overrides = None,
     dry_run: Annotated[
@@ -32,7 +39,7 @@ def train(
         str | None, typer.Option(metavar="RUN", help="Continue a run that was stopped.")
     ] = None,
 ) -> None:
-    """Train: the codec first, then, on its cached tokens, the operator.
+    """Train in stages: codec, operator on its cached tokens, models of what that leaves over.
 
     Without --config the default is `configs/burgers1d.yaml`: the newest converted version of
     burgers1d. The resolved config is kept in the run's folder and can be passed back to --config.
@@ -46,17 +53,22 @@ def train(
                                                     **callbacks))  # fmt: skip
         return
     from ups.config.loading import load_experiment
-
-    experiment = load_experiment(config, overrides or [])
-    stages = ["codec", "operator"] if stage is StageChoice.all else [stage.value]
-    if dry_run:
-        _print_plan(experiment, stages)
-        return
     from ups.training.session import open_session
 
-    session = open_session(experiment)
-    _output.summary("data", f"{session.store.name}, on {session.device}")
-    _run(lambda **callbacks: _training().train(session.experiment, stages, **callbacks))
+    session = open_session(load_experiment(config, overrides or []))
+    stages = _chosen(session, stage)
+    if dry_run:
+        _print_plan(session, stages)
+        return
+    names = ", ".join(task.store.name for task in session.tasks)
+    _output.summary("data", f"{names}, on {session.device}")
+    _run(lambda **callbacks: _training().train(session, stages, **callbacks))
+
+
+def _chosen(session: Any, stage: StageChoice | None) -> list[str]:
+    if stage is None:
+        return list(session.stages)
+    return list(session.all_stages) if stage is StageChoice.all else [stage.value]
 
 
 def _training() -> Any:
@@ -81,22 +93,24 @@ class Told:
         what = getattr(outcome, "stage", "cache")
         self._bars.close(what)
         _output.summary(what, describe(outcome))
-        if getattr(outcome, "card", None) is not None:
-            print_card(outcome.card)
+        for task, card in getattr(outcome, "cards", {}).items():
+            print_card(task, card)
 
 
-def print_card(card: Any) -> None:
-    """A codec's report card: reconstruction error by frequency band, on both grids."""
+def print_card(task: str, card: Any) -> None:
+    """A codec's report card: reconstruction error by frequency band, on three grids."""
     grids = {
         "on the grid": card.native,
+        "  linear part alone": card.floor,
         "at 2x": card.double,
-        "at 2x, linear part alone": card.double_linear,
+        "  linear part alone ": card.double_linear,
+        "at 4x": card.quadruple,
     }
     rows = [
         [name, *(f"{value:.1e}" for value in (e.nrmse, e.low, e.mid, e.high))]
         for name, e in grids.items()
     ]
-    title = f"Report card: {card.num_frames} unseen frames, compression {card.compression:g}x"
+    title = f"{task}: {card.num_frames} unseen frames, compression {card.compression:g}x"
     columns = ["reconstruction", ">nRMSE", ">wave 0-3", ">4-11", ">12 and up"]
     _output.print_table(title, columns, rows)
 
@@ -109,15 +123,29 @@ def describe(outcome: Any) -> str:
     trained = f"{fit.steps} steps in {_output.duration(fit.seconds)}"
     if fit.first:
         trained = f"{fit.steps} steps, continued from {fit.first}"
-    skipped = f", {fit.skipped} steps skipped" if fit.skipped else ""
-    if outcome.card is not None:
-        card = outcome.card
-        return (
-            f"{trained}{skipped}; reconstruction nRMSE {card.native.nrmse:.1e} on the grid, "
-            f"{card.double.nrmse:.1e} at 2x (without the learned part "
-            f"{card.double_linear.nrmse:.1e})"
-        )
-    return f"{trained}{skipped}; validation rollout nRMSE {fit.best['valid_nrmse']:.4f}"
+    if fit.skipped:
+        trained += f", {fit.skipped} steps skipped"
+    best = fit.best
+    match outcome.stage:
+        case "codec":
+            return f"{trained}; reconstruction nRMSE {best['valid_nrmse_native']:.1e}" + (
+                f" on the grid, {best['valid_nrmse_2x']:.1e} at 2x" if outcome.cards else ""
+            )
+        case "diff_residual" | "consistency_distill":
+            return (
+                f"{trained}; validation CRPS {best['valid_crps']:.4f}, without it "
+                f"{best['valid_mae_deterministic']:.4f}"
+            )
+        case "steady_prior":
+            return f"{trained}; validation nRMSE {best['valid_nrmse']:.4f}"
+        case _:
+            return f"{trained}; validation rollout nRMSE {best['valid_nrmse']:.4f}" + _each(best)
+
+
+def _each(best: dict[str, float]) -> str:
+    """Of several tasks, each one's error."""
+    found = {k.removesuffix("/nrmse"): v for k, v in best.items() if k.endswith("/nrmse")}
+    return f" ({', '.join(f'{name} {value:.4f}' for name, value in found.items())})" * bool(found)
 
 
 def describe_cache(outcome: Any) -> str:
@@ -129,13 +157,22 @@ def describe_cache(outcome: Any) -> str:
     )
 
 
-def _print_plan(experiment: Any, stages: list[str]) -> None:
+def _print_plan(session: Any, stages: list[str]) -> None:
     from ups.config.loading import to_yaml
-    from ups.training.plan import plan
-    from ups.training.session import open_session
+    from ups.training.plan import costs, plan
 
-    session = open_session(experiment)
     typer.echo(to_yaml(session.experiment), nl=False)
     typer.echo("---")
-    for line in plan(session, stages):
-        typer.echo(line)
+    for label, text in plan(session):
+        _output.summary(label, text)
+    rows, total = [], 0.0
+    for cost in costs(session, stages):
+        total += cost.seconds
+        rows.append([
+            cost.stage, f"{cost.steps:,}", f"{cost.parameters:,}",
+            f"{cost.flops_per_step / 1e9:.3g} GFLOP", _output.size(cost.memory_bytes),
+            _output.duration(cost.seconds),
+        ])  # fmt: skip
+    heads = ["stage", ">steps", ">parameters", ">per step", ">memory", ">time here"]
+    _output.print_table("From a probe of 10 steps on this machine", heads, rows)
+    _output.summary("in all", f"about {_output.duration(total)}, validation and caches not counted")

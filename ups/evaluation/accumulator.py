@@ -85,6 +85,8 @@ class MetricAccumulator:
         extents: Domain length per space axis, for frmse; 1 without it.
         channels: Names of the fields; '0', '1', ... without it.
         eps: See `metrics.nrmse`.
+        ragged: Trajectories have nodes, not always as many: fields are (batch, time, node,
+            channel), and there is no 'brmse' and no 'frmse'.
     """
 
     def __init__(
@@ -94,8 +96,10 @@ class MetricAccumulator:
         extents: Sequence[float] | None = None,
         channels: Sequence[str] | None = None,
         eps: float = metrics.EPS,
+        ragged: bool = False,
     ) -> None:
-        self.dt, self.extents, self.channels, self.eps = dt, extents, channels, eps
+        self.dt, self.channels, self.eps, self.ragged = dt, channels, eps, ragged
+        self.extents = None if ragged else extents
         self._shape: tuple[int, ...] = ()
         self._values: dict[str, list[Tensor]] = {}
         self._energy: Tensor | None = None
@@ -113,15 +117,18 @@ class MetricAccumulator:
             "nrmse": metrics.nrmse(prediction, reference, eps=self.eps),
             "rmse": metrics.rmse(prediction, reference),
             "vrmse": metrics.vrmse(prediction, reference, eps=self.eps),
-            "brmse": metrics.brmse(prediction, reference),
             "max_error": metrics.max_error(prediction, reference),
             "mean_error": metrics.mean_error(prediction, reference),
             "relative_l2": metrics.relative_l2(prediction, reference, eps=self.eps),
             "correlation": correlations,
             "correlation_time": metrics.time_above(correlations, dt=self.dt),
         }
+        if not self.ragged:
+            values["brmse"] = metrics.brmse(prediction, reference)
         for name, value in values.items():
             self._values.setdefault(name, []).append(value.cpu())
+        if self.ragged:
+            return
         energy = metrics.shell_energy(prediction, reference).sum(0).cpu()
         self._energy = energy if self._energy is None else self._energy + energy
 
@@ -131,7 +138,7 @@ class MetricAccumulator:
         Raises:
             ValueError: Nothing has been seen.
         """
-        if self._energy is None or not sum(map(len, self._values["nrmse"])):
+        if not sum(map(len, self._values.get("nrmse", []))):
             raise ValueError("no trajectory to evaluate")
         values = {name: torch.cat(parts) for name, parts in self._values.items()}
         whole = self._whole_split(values.pop("mean_error"))
@@ -158,6 +165,8 @@ class MetricAccumulator:
         )
 
     def _check(self, shape: tuple[int, ...]) -> None:
+        if self.ragged:
+            shape = (shape[0], shape[-1])
         if self._shape and shape != self._shape:
             raise ValueError(f"a batch of {shape} after batches of {self._shape}")
         names, extents = self.channels, self.extents
@@ -169,10 +178,11 @@ class MetricAccumulator:
 
     def _whole_split(self, mean_error: Tensor) -> dict[str, Tensor]:
         """Metrics that need every trajectory, (time, channel) each."""
-        assert self._energy is not None
+        crmse = mean_error.square().mean(0).sqrt()
+        if self._energy is None:
+            return {"crmse": crmse}
         energy = self._energy / len(mean_error)
         bands = metrics.frmse_bands(energy, self._shape[1:-1], self.extents)
-        crmse = mean_error.square().mean(0).sqrt()
         return {"crmse": crmse} | {f"frmse_{band}": error for band, error in bands.items()}
 
     def _by_channel(self, name: str, value: Tensor) -> dict[str, float]:

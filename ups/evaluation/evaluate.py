@@ -14,20 +14,28 @@ from torch import Tensor
 
 from ups import checkpoint as checkpoints
 from ups import files, runs
-from ups.checkpoint import Checkpoint
+from ups.checkpoint import Checkpoint, TaskIdentity
+from ups.codec.coded import CodedStore, coded
 from ups.config.schema import EvaluationConfig, GatesConfig
+from ups.config.stages import StageName
 from ups.data.auditing.same_start import nearest_pairs
+from ups.data.points import PointStore
 from ups.data.splits import SPLITS
 from ups.data.store import TrajectoryStore
+from ups.data.versions import open_store
 from ups.errors import DataError, UsageError
 from ups.evaluation.accumulator import MetricAccumulator, Metrics
 from ups.evaluation.protocol import Protocol
 from ups.evaluation.report import Report, Row, write_report
-from ups.evaluation.rollout import Batch, Horizon, horizon_for, predict_split
+from ups.evaluation.rollout import STEADY, Batch, Horizon, horizon_for, predict_split
 from ups.models.surrogate import Surrogate
+from ups.registry import load_card
 
 Progress = Callable[[int, int], None]
+Store = TrajectoryStore | PointStore
 MODEL, PERSISTENCE, SPATIAL_MEAN = "model", "persistence", "spatial mean"
+TRAINING_MEAN = "training mean"
+"""The trivial predictor of steady problems: each field's mean over the training split."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,7 @@ class Example:
     """One trajectory as predicted and as it is, (time, *space, channel), for pictures."""
 
     title: str
+    trajectory: int
     times: npt.NDArray[Any]
     prediction: npt.NDArray[Any]
     reference: npt.NDArray[Any]
@@ -47,6 +56,7 @@ class Evaluation:
     Attributes:
         metrics: Of each row of the report, by its name.
         times: Of the predicted frames, from the last given one.
+        task: Which task of the run was judged.
     """
 
     report: Report
@@ -54,22 +64,27 @@ class Evaluation:
     metrics: dict[str, Metrics]
     times: npt.NDArray[Any]
     examples: tuple[Example, ...]
-    store: TrajectoryStore
+    store: Store
+    task: str
 
 
 def evaluate(
     run: Path,
     *,
+    task: str | None = None,
+    stage: StageName | None = None,
     settings: EvaluationConfig | None = None,
     version: str | None = None,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Roll out a run's operator on held-out trajectories and write `report.json`.
+    """Roll out a run's models on held-out trajectories and write its report.
 
     Everything is measured on decoded fields in physical units, in one float64 pass.
 
     Args:
+        task: Which of several tasks.
+        stage: Whose checkpoint; None is the last stage that the run has finished.
         settings: Split, history, horizon; None takes those of the run's config.
         version: Another converted version of the dataset to judge on; None is the run's own.
         progress: Called with (trajectories done, trajectories in all).
@@ -80,10 +95,12 @@ def evaluate(
             another grid or time step, or shares initial states with the training split.
     """
     device = torch.device(device)
-    path = runs.checkpoint_path(run, "operator")
+    path = runs.checkpoint_path(run, stage or checkpoints.last_stage(run))
     found = checkpoints.load(path, device)
+    name = found.task_name(task)
+    known = found.tasks[name]
     settings = settings or found.experiment.evaluation
-    store = open_store_of(found)
+    store = open_store_of(known)
     if version is not None and version != store.metadata.version:
         store = open_unseen(store, version)
     elif settings.split == "all":
@@ -91,36 +108,39 @@ def evaluate(
             "split 'all' would judge on training trajectories",
             hint="ups eval --split test, or --version NAME of other data",
         )
-    stride = found.experiment.data.stride
-    horizon = horizon_for(
-        store.num_frames, history=settings.history, stride=stride, steps=settings.horizon
-    )
-    surrogate = found.surrogate().to(device)
+    horizon = STEADY
+    if known.dt is not None:
+        horizon = horizon_for(
+            store.num_frames, history=settings.history, stride=known.stride, steps=settings.horizon
+        )
+    surrogate = found.surrogate(name).to(device)
+    card = load_card(known.dataset)
+    seen = coded(store, found.codecs[name], velocity=card.discretisation.velocity)
     members = _members(store, settings.split)
-    rows, seconds = _measure(surrogate, store, members, horizon, settings, device, progress)
-    protocol = _protocol(store, settings, horizon, len(members))
+    rows, seconds = _measure(surrogate, seen, members, horizon, settings, device, progress)
     report = Report(
-        run=_describe_run(run, path, found),
-        protocol=protocol,
+        run=_describe_run(run, path, found, name),
+        protocol=_protocol(store, settings, horizon, len(members)),
         rows=_rows(rows, seconds / (len(members) * horizon.steps)),
         environment={**runs.environment(), "device": str(device)},
     )
-    times = store.time[horizon.frames] - store.time[horizon.first]
-    picked = _examples(surrogate, store, members, horizon, rows[MODEL], device, times)
-    written = write_report(report, run)
-    return Evaluation(report, written, rows, times, tuple(picked), store)
+    first = horizon.first if horizon.history else 0
+    times = store.time[horizon.frames] - store.time[first]
+    picked = _examples(surrogate, seen, members, horizon, rows[MODEL], device, times)
+    single = len(found.tasks) == 1
+    written = write_report(report, run, None if single else name)
+    return Evaluation(report, written, rows, times, tuple(picked), store, name)
 
 
-def open_store_of(found: Checkpoint) -> TrajectoryStore:
-    """The data that a checkpoint was trained on, exactly.
+def open_store_of(known: TaskIdentity) -> Store:
+    """The data that a task was trained on, exactly.
 
     Raises:
         DataError: That version is not here, or was converted from other values or splits.
     """
-    identity = found.identity
-    store = TrajectoryStore.open(identity.dataset, identity.version)
+    store = open_store(known.dataset, known.version)
     now = (store.metadata.data_sha256, store.metadata.split_hash)
-    if now != (identity.data_sha256, identity.split_hash):
+    if now != (known.data_sha256, known.split_hash):
         raise DataError(
             f"{store.path}: values or splits differ from those that the run was trained on",
             hint="convert the run's data again, or train on this version: ups train",
@@ -128,35 +148,52 @@ def open_store_of(found: Checkpoint) -> TrajectoryStore:
     return store
 
 
-def open_unseen(trained: TrajectoryStore, version: str) -> TrajectoryStore:
+def open_unseen(trained: Store, version: str) -> Store:
     """Another version of the dataset, on the same grid and times, unseen in training.
 
     Raises:
         DataError: Grid, spacing, time step or fields differ, or an initial state of the other
             version is one of the training split.
     """
-    other = TrajectoryStore.open(trained.metadata.dataset, version)
+    other = open_store(trained.metadata.dataset, version)
     for what, ours, theirs in (
-        ("grid", trained.space, other.space),
+        ("grid", getattr(trained, "space", None), getattr(other, "space", None)),
         ("time step", trained.metadata.dt, other.metadata.dt),
         ("fields", trained.metadata.fields, other.metadata.fields),
         ("domain", trained.metadata.bounds, other.metadata.bounds),
-    ):
+    ):  # fmt: skip
         if ours != theirs:
             raise DataError(
                 f"{other.name}: {what} {theirs} differs from {ours}, which the run was trained on",
                 hint=f"convert it alike: ups data convert {other.metadata.dataset} --stride-x N",
             )
+    if isinstance(trained, PointStore) or isinstance(other, PointStore):
+        _check_digests(trained, other)
+        return other
+    given = trained.inputs if trained.metadata.dt is None else trained.fields[:, 0]
+    held = other.inputs if other.metadata.dt is None else other.fields[:, 0]
+    assert given is not None
     shared = nearest_pairs(
-        trained.fields[:, 0], trained.split("train"), _members(other, "all"),
-        held_states=other.fields[:, 0],
+        given, trained.split("train"), _members(other, "all"), held_states=held
     )  # fmt: skip
     for _, index, _ in shared:
         raise DataError(f"{other.name}: trajectory {index} starts as one that the run trained on")
     return other
 
 
-def _members(store: TrajectoryStore, split: str) -> npt.NDArray[Any]:
+def _is_grid(store: Store) -> bool:
+    return isinstance(store, TrajectoryStore)
+
+
+def _check_digests(trained: Store, other: Store) -> None:
+    """Refuse trajectories that are, to the bit, among those trained on."""
+    seen = {trained.digests[row].tobytes() for row in trained.split("train")}
+    for row in _members(other, "all"):
+        if other.digests[row].tobytes() in seen:
+            raise DataError(f"{other.name}: trajectory {row} is one that the run trained on")
+
+
+def _members(store: Store, split: str) -> npt.NDArray[Any]:
     if split == "all":
         return np.sort(np.concatenate([store.split(name) for name in SPLITS]))
     return store.split(split)
@@ -164,7 +201,7 @@ def _members(store: TrajectoryStore, split: str) -> npt.NDArray[Any]:
 
 def _measure(
     surrogate: Surrogate,
-    store: TrajectoryStore,
+    seen: CodedStore,
     members: npt.NDArray[Any],
     horizon: Horizon,
     settings: EvaluationConfig,
@@ -172,21 +209,23 @@ def _measure(
     progress: Progress | None,
 ) -> tuple[dict[str, Metrics], float]:
     """Metrics of the model and of the trivial predictors, and the model's wall time."""
-    meta = store.metadata
-    assert meta.dt is not None
+    meta = seen.store.metadata
+    names = (MODEL, PERSISTENCE, SPATIAL_MEAN) if horizon.history else (MODEL, TRAINING_MEAN)
     sums = {
         name: MetricAccumulator(
-            dt=meta.dt * horizon.stride,
+            dt=(meta.dt or 1.0) * horizon.stride,
             extents=[high - low for low, high in meta.bounds],
             channels=meta.fields,
+            ragged=not _is_grid(seen.store),
         )
-        for name in (MODEL, PERSISTENCE, SPATIAL_MEAN)
+        for name in names
     }
+    mean = torch.from_numpy(seen.store.statistics["mean"]).float()
     seconds, done = 0.0, 0
     for batch in predict_split(
-        surrogate, store, members, horizon, batch_size=settings.batch_size, device=device
+        surrogate, seen, members, horizon, batch_size=settings.batch_size, device=device
     ):
-        for name, prediction in _predictions(batch):
+        for name, prediction in _predictions(batch, mean):
             sums[name].update(prediction, batch.reference)
         seconds += batch.seconds
         done += len(batch.trajectories)
@@ -195,8 +234,11 @@ def _measure(
     return {name: one.result() for name, one in sums.items()}, seconds
 
 
-def _predictions(batch: Batch) -> Iterator[tuple[str, Tensor]]:
+def _predictions(batch: Batch, training_mean: Tensor) -> Iterator[tuple[str, Tensor]]:
     yield MODEL, batch.prediction
+    if batch.given is None:
+        yield TRAINING_MEAN, training_mean.expand_as(batch.reference)
+        return
     last = batch.given[:, None]
     yield PERSISTENCE, last.expand_as(batch.reference)
     space = tuple(range(2, last.ndim - 1))
@@ -204,24 +246,21 @@ def _predictions(batch: Batch) -> Iterator[tuple[str, Tensor]]:
 
 
 def _rows(metrics: dict[str, Metrics], seconds_per_step: float) -> tuple[Row, ...]:
-    return (
-        Row.of(MODEL, "model", metrics[MODEL].to_dict(), seconds_per_step=seconds_per_step),
-        Row.of(PERSISTENCE, "trivial", metrics[PERSISTENCE].to_dict()),
-        Row.of(SPATIAL_MEAN, "trivial", metrics[SPATIAL_MEAN].to_dict()),
-    )
+    model = Row.of(MODEL, "model", metrics[MODEL].to_dict(), seconds_per_step=seconds_per_step)
+    others = [name for name in metrics if name != MODEL]
+    return (model, *(Row.of(name, "trivial", metrics[name].to_dict()) for name in others))
 
 
-def _protocol(
-    store: TrajectoryStore, settings: EvaluationConfig, horizon: Horizon, count: int
-) -> Protocol:
+def _protocol(store: Store, settings: EvaluationConfig, horizon: Horizon, count: int) -> Protocol:
     meta = store.metadata
+    resolution = store.space if isinstance(store, TrajectoryStore) else (0,) * len(meta.bounds)
     return Protocol(
         dataset=meta.dataset,
         version=meta.version,
         split=settings.split,
         split_hash=meta.split_hash,
         data_sha256=meta.data_sha256,
-        resolution=store.space,
+        resolution=resolution,
         domain=meta.bounds,
         stride_x=meta.stride_x,
         stride_t=meta.stride_t,
@@ -233,17 +272,19 @@ def _protocol(
     )
 
 
-def _describe_run(run: Path, path: Path, found: Checkpoint) -> dict[str, Any]:
-    surrogate = found.surrogate()
-    count = sum(weight.numel() for weight in surrogate.operator.parameters())
+def _describe_run(run: Path, path: Path, found: Checkpoint, task: str) -> dict[str, Any]:
+    count = sum(w.numel() for module in found.modules.values() for w in module.parameters())
+    several = {"task": task} if len(found.tasks) > 1 else {}
     return {
         "name": run.parent.name,
         "id": runs.run_id(run),
+        **several,
+        "stage": found.stage,
         "seed": found.identity.seed,
         "commit": found.identity.commit,
         "step": found.step,
         "checkpoint_sha256": files.sha256_file(path),
-        "codec_fingerprint": found.identity.codec_fingerprint,
+        "codec_fingerprint": found.tasks[task].codec_fingerprint,
         "num_parameters": count,
         "valid_nrmse": found.metrics["valid_nrmse"],
     }
@@ -251,7 +292,7 @@ def _describe_run(run: Path, path: Path, found: Checkpoint) -> dict[str, Any]:
 
 def _examples(
     surrogate: Surrogate,
-    store: TrajectoryStore,
+    seen: CodedStore,
     members: npt.NDArray[Any],
     horizon: Horizon,
     metrics: Metrics,
@@ -263,9 +304,10 @@ def _examples(
         position = metrics.trajectory_at(quantile)
         error = float(metrics.per_trajectory["nrmse"][position])
         chosen = members[position : position + 1]
-        for batch in predict_split(surrogate, store, chosen, horizon, batch_size=1, device=device):
+        for batch in predict_split(surrogate, seen, chosen, horizon, batch_size=1, device=device):
             yield Example(
                 title=f"{label} trajectory ({int(chosen[0])}): nRMSE {error:.4f}",
+                trajectory=int(chosen[0]),
                 times=times,
                 prediction=batch.prediction[0].numpy(),
                 reference=batch.reference[0].numpy(),
@@ -274,9 +316,8 @@ def _examples(
 
 def failed_gates(report: Report, gates: GatesConfig) -> list[str]:
     """What the report misses of the limits, one sentence each; empty if all are met."""
-    model, persistence = report.row(MODEL), report.row(PERSISTENCE)
+    model = report.row(MODEL)
     assert model is not None
-    assert persistence is not None
     failed = []
     for reduction in ("mean", "median"):
         limit: float | None = getattr(gates, f"nrmse_{reduction}")
@@ -291,11 +332,11 @@ def failed_gates(report: Report, gates: GatesConfig) -> list[str]:
 
 
 def persistence_ratio(report: Report) -> float | None:
-    """Persistence nRMSE / model nRMSE, of the means."""
-    model, persistence = report.row(MODEL), report.row(PERSISTENCE)
-    if model is None or persistence is None:
+    """Persistence nRMSE / model nRMSE, of the means; of steady problems the training mean's."""
+    model, trivial = report.row(MODEL), report.row(PERSISTENCE) or report.row(TRAINING_MEAN)
+    if model is None or trivial is None:
         return None
-    ours, theirs = model.value("nrmse"), persistence.value("nrmse")
+    ours, theirs = model.value("nrmse"), trivial.value("nrmse")
     return theirs / ours if ours and theirs else None
 
 

@@ -121,9 +121,9 @@ class Report:
         return {key: content[key] for key in order}
 
 
-def write_report(report: Report, run_dir: Path) -> Path:
-    """Write `report.json` into the run's folder, whole or not at all."""
-    path = run_dir / REPORT
+def write_report(report: Report, run_dir: Path, task: str | None = None) -> Path:
+    """Write `report.json`, or `report-<task>.json`, into the run's folder, whole or not at all."""
+    path = run_dir / (REPORT if task is None else f"report-{task}.json")
     files.write_json(path, report.to_dict(), CheckpointError)
     return path
 

@@ -30,7 +30,7 @@ def create_run(
     experiment: Experiment,
     *,
     stages: Sequence[str] = (),
-    stands_on: Mapping[str, Path] | None = None,
+    stands_on: Mapping[Any, Path] | None = None,
 ) -> Path:
     """Make a new run folder with its resolved config and its environment.
 

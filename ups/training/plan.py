@@ -1,44 +1,47 @@
-"""What a run would do: sizes before any weight moves."""
+"""What a run would do: sizes and costs before any weight moves."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
-
+from ups.codec.coded import Codec
 from ups.codec.grid import GridCodec
-from ups.models.operator import LatentOperator
-from ups.training.session import Session, geometry_of, token_layout
+from ups.config.models import BackboneConfig
+from ups.config.stages import StageName
+from ups.models.flops import num_parameters
+from ups.models.operator import build_operator
+from ups.training.building import layout_of, new_codec
+from ups.training.probe import Cost, cost_of, describe_data
+from ups.training.session import Session
 
 
-def plan(session: Session, stages: Sequence[str]) -> list[str]:
-    """One line each on data, codec, operator and stages."""
-    experiment, store = session.experiment, session.store
-    codec = GridCodec(experiment.codec, geometry_of(store))
-    operator = LatentOperator(experiment.operator, token_layout(session, codec))
-    space = " x ".join(str(size) for size in store.space)
-    lines = [
-        f"data      {store.name}: {len(store.split('train'))} training trajectories, "
-        f"{store.num_frames} frames, {space} points, dt {store.metadata.dt:g}",
-        f"device    {session.device}",
-        f"codec     {num_parameters(codec):,} parameters; {codec.num_tokens} tokens x "
-        f"{codec.latent_dim}, compression {_compression(codec):g}x",
-        f"operator  {num_parameters(operator):,} parameters; mixer {experiment.operator.mixer}",
-    ]
-    for name in stages:
-        config = getattr(experiment.stages, name)
-        lines.append(
-            f"stage     {name}: {config.steps} steps of {config.batch_size}, "
-            f"{config.optimizer.kind}, lr {config.optimizer.lr:g}"
-        )
+def plan(session: Session) -> list[tuple[str, str]]:
+    """Labelled lines on data, device, codecs and operator."""
+    codecs = {task.name: new_codec(session, task) for task in session.tasks}
+    layouts = {task.name: layout_of(task, codecs[task.name]) for task in session.tasks}
+    operator = build_operator(session.experiment.operator, layouts)
+    lines = [("data", text) for text in describe_data(session)]
+    lines.append(("device", str(session.device)))
+    lines += [("codec", _codec(name, codec)) for name, codec in codecs.items()]
+    config = session.experiment.operator
+    network = (
+        f"{config.architecture}, mixer {config.mixer}, width {config.width}"
+        if isinstance(config, BackboneConfig)
+        else config.kind
+    )
+    lines.append(("operator", f"{num_parameters(operator):,} parameters; {network}"))
     return lines
 
 
-def num_parameters(module: nn.Module) -> int:
-    """Trainable numbers in a module; a complex weight counts as two."""
-    return sum(weight.numel() for weight in module.parameters())
+def costs(session: Session, stages: Sequence[StageName]) -> list[Cost]:
+    """What each stage needs, measured on a few steps with random numbers."""
+    return [cost_of(session, stage) for stage in stages]
 
 
-def _compression(codec: GridCodec) -> float:
-    points = codec.config.patch_size**codec.geometry.num_dims
-    return points / codec.num_coefficients
+def _codec(name: str, codec: Codec) -> str:
+    kind = "grid" if isinstance(codec, GridCodec) else "points"
+    anchors = " x ".join(str(size) for size in codec.anchors)
+    return (
+        f"{name}: {kind}, {num_parameters(codec):,} parameters; {anchors} tokens x "
+        f"{codec.latent_dim}, compression {codec.compression:.3g}x"
+    )

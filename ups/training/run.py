@@ -3,130 +3,169 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-
-import ups
 from ups import checkpoint as checkpoints
 from ups import files, runs
-from ups.cache.format import open_cache
-from ups.checkpoint import Checkpoint, Identity
-from ups.codec.grid import GridCodec
-from ups.codec.report_card import ReportCard, report_card
-from ups.config.schema import Experiment
-from ups.errors import CheckpointError, GateError, UsageError
-from ups.models.operator import LatentOperator
-from ups.models.surrogate import Surrogate
-from ups.training.latents import (
-    CacheOutcome,
-    Progress,
-    build_codec_cache,
-    cache_identity,
-    find_codec,
-)
+from ups.codec.report_card import ReportCard
+from ups.config.stages import STAGES, StageName
+from ups.errors import CheckpointError, UsageError
+from ups.training.distributed import is_main, on_main
+from ups.training.latents import CacheOutcome, Progress, build_caches, matching
 from ups.training.loop import Fit, FitResult, Stage
-from ups.training.session import (
-    Session,
-    geometry_of,
-    normalisation,
-    open_session,
-    step_time,
-    token_layout,
-)
-from ups.training.stages import CodecStage, OperatorStage, validation_frames
-from ups.training.tracking import build_trackers, forget_after
+from ups.training.session import Session, open_session
+from ups.training.stages.build import Foundation, build_stage, foundation_of, needed_by
+from ups.training.stages.codec import CodecStage
+from ups.training.tracking import Tracking, forget_after, open_tracking
 
-StageName = Literal["codec", "operator"]
-STAGES: tuple[StageName, ...] = ("codec", "operator")
 Done = Callable[["StageOutcome | CacheOutcome"], None]
 
 
 @dataclass(frozen=True)
 class StageOutcome:
-    """What one finished stage has to say."""
+    """What one finished stage has to say.
+
+    Attributes:
+        cards: Report cards of the codecs on grids, by task.
+    """
 
     stage: str
     run: Path
     checkpoint: Path
     fit: FitResult
-    card: ReportCard | None = None
+    cards: dict[str, ReportCard] = field(default_factory=dict)
 
 
 def train(
-    experiment: Experiment,
-    stages: Sequence[StageName] = STAGES,
+    experiment: Any,
+    stages: Sequence[StageName] | None = None,
     *,
     progress: Progress | None = None,
     done: Done | None = None,
 ) -> Path:
-    """Train the given stages in a new run; between codec and operator the cache is built.
+    """Train the given stages in a new run; what an earlier stage makes is looked for otherwise.
 
     Args:
+        experiment: An `Experiment`, or a `Session` of it.
+        stages: In order; None is `stages.order` of the config.
         progress: Called with (what, steps done, steps in all, note).
         done: Called with the outcome of each finished part.
     Returns:
         The run's folder.
     Raises:
-        CheckpointError: The operator is asked for and no codec of this config was trained on this
-            data, or a loss is not finite.
-        CacheError: The operator alone is asked for and its cache was not built.
-        GateError: The codec reconstructs worse than its gate allows.
+        CheckpointError: A stage needs an earlier one that was not trained on this data, or a loss
+            is not finite.
+        CacheError: The tokens that a stage needs were not cached.
+        GateError: A codec reconstructs worse than its gate allows.
     """
-    session = open_session(experiment)
-    codec_from = None if "codec" in stages else find_codec(session.store, session.experiment.codec)
-    if codec_from is not None:
-        codec = _prepare_operator(session, codec_from)
-        open_cache(cache_identity(session.store, codec, experiment.cache))
-    run = runs.create_run(session.experiment, stages=stages, codec_from=codec_from)
-    _run_stages(session, run, stages, codec_from, progress, done)
+    session = experiment if isinstance(experiment, Session) else open_session(experiment)
+    chosen = tuple(stages or session.stages)
+    check_order(session, chosen)
+    stands_on = foundation_of(session, chosen)
+    run = on_main(
+        lambda: runs.create_run(session.experiment, stages=chosen, stands_on=stands_on.files)
+    )
+    _run_stages(session, run, chosen, stands_on, progress, done)
     return run
 
 
 def resume(run: Path, *, progress: Progress | None = None, done: Done | None = None) -> Path:
     """Continue a run where it stopped, to the losses that an uninterrupted run would have had."""
     session = open_session(runs.run_experiment_of(run))
-    stages, codec_from = runs.planned(run)
-    _run_stages(session, run, [_stage_name(name) for name in stages], codec_from, progress, done)
+    plan = runs.planned(run)
+    stages = tuple(stage_name(name) for name in plan.stages)
+    _run_stages(session, run, stages, Foundation.of(plan.stands_on), progress, done)
     return run
 
 
-def _stage_name(name: str) -> StageName:
+def find_same_run(
+    session: Session, stages: Sequence[StageName] | None = None
+) -> tuple[Path | None, str]:
+    """The newest run of exactly this config, data and stages, and whether it is 'finished'.
+
+    Returns:
+        (run, 'finished' or 'unfinished'), or (None, 'absent').
+    """
+    chosen = tuple(stages or session.stages)
+    for run in runs.list_runs(session.experiment.name):
+        if runs.readable_experiment_of(run) != session.experiment:
+            continue
+        if runs.planned(run).stages != chosen:
+            continue
+        saved = [run / "checkpoints" / f"{name}-last.pt" for name in reversed(chosen)]
+        found = next((path for path in saved if path.is_file()), None)
+        if found is None:
+            continue
+        last = checkpoints.load(found)
+        if any(matching(last, task) != task.name for task in session.tasks):
+            continue
+        is_done = last.stage == chosen[-1] and bool(last.training and last.training["finished"])
+        return run, "finished" if is_done else "unfinished"
+    return None, "absent"
+
+
+def stage_name(name: str) -> StageName:
+    """A stage's name, checked."""
     for known in STAGES:
         if name == known:
             return known
     raise UsageError(f"{name}: unknown stage, expected {', '.join(STAGES)}")
 
 
+def check_order(session: Session, stages: Sequence[StageName]) -> None:
+    """Refuse stages that these tasks cannot be trained in, or in an order that cannot work.
+
+    Raises:
+        UsageError: Say which, and why.
+    """
+    steady = [task.name for task in session.tasks if task.is_steady]
+    moving = [task.name for task in session.tasks if not task.is_steady]
+    for stage in stages:
+        if stage in ("diff_residual", "consistency_distill") and not moving:
+            raise UsageError(
+                f"stage {stage}: {', '.join(steady)} has no time to step through",
+                hint="ups train --stage steady_prior",
+            )
+        if stage == "steady_prior" and not steady:
+            raise UsageError(
+                f"stage steady_prior: {', '.join(moving)} depends on time",
+                hint="ups train --stage operator",
+            )
+    for index, stage in enumerate(stages):
+        late = [one for one in needed_by(stage) if one in stages[index:]]
+        if late or stage in stages[:index]:
+            raise UsageError(f"stages: {', '.join(stages)}: {stage} must come once, and after "
+                             f"{', '.join(needed_by(stage)) or 'nothing'}")  # fmt: skip
+
+
 def _run_stages(
     session: Session,
     run: Path,
     stages: Sequence[StageName],
-    codec_from: Path | None,
+    stands_on: Foundation,
     progress: Progress | None,
     done: Done | None,
 ) -> None:
-    with files.exclusive(run, "training this run", CheckpointError):
-        _forget_unsaved(run)
-        trackers = build_trackers(session.experiment, run)
-        try:
+    lock = files.exclusive(run, "training this run", CheckpointError) if is_main() else None
+    with lock or nullcontext():
+        if is_main():
+            _forget_unsaved(run)
+        tracked = open_tracking(run, session.experiment) if is_main() else nullcontext()
+        with tracked as tracking:
             for name in stages:
-                if name == "codec":
-                    stage: Stage = _codec_stage(session)
-                    codec_from = runs.checkpoint_path(run, "codec")
-                else:
-                    assert codec_from is not None
-                    if len(stages) > 1:
-                        outcome = build_codec_cache(session, codec_from, progress=progress)
+                if name != "codec" and "codec" in stages and not stands_on.has_caches:
+                    for outcome in build_caches(session, stands_on.files["codec"],
+                                                progress=progress):  # fmt: skip
                         _tell(done, outcome)
-                    stage = _operator_stage(session, codec_from)
-                _tell(done, _fit(session, run, stage, trackers, progress))
-        finally:
-            for tracker in trackers:
-                tracker.close()
+                    stands_on.has_caches = True
+                stage = build_stage(session, name, stands_on)
+                found = _fit(session, run, stage, tracking, progress)
+                _tell(done, found)
+                stands_on.files[name] = runs.checkpoint_path(run, name)
 
 
 def _forget_unsaved(run: Path) -> None:
@@ -143,96 +182,27 @@ def _tell(done: Done | None, outcome: StageOutcome | CacheOutcome) -> None:
 
 
 def _fit(
-    session: Session, run: Path, stage: Stage, trackers: Sequence[Any], progress: Progress | None
+    session: Session,
+    run: Path,
+    stage: Stage,
+    tracking: Tracking | None,
+    progress: Progress | None,
 ) -> StageOutcome:
     """Run one stage to its end, from where it stopped if it did."""
+    trackers = [] if tracking is None else [tracking]
     fit = Fit(stage, run / "checkpoints", trackers, session.device)
     if fit.last_path.is_file():
         fit.restore()
-    report = partial(progress, stage.name) if progress else None
-    result = fit.run(report)
-    card = None
+    result = fit.run(partial(progress, stage.name) if progress else None)
+    if tracking is not None:
+        tracking.finished(stage.name, fit.step, result.best)
+    cards: dict[str, ReportCard] = {}
     if isinstance(stage, CodecStage):
         best = checkpoints.load(fit.best_path, session.device)
-        card = report_card(best.codec, validation_frames(session.store, session.device))
-        files.write_json(run / "codec_card.json", card.to_dict(), CheckpointError)
-    return StageOutcome(stage.name, run, fit.best_path, result, card)
-
-
-def _codec_stage(session: Session) -> CodecStage:
-    experiment = session.experiment
-    torch.manual_seed(experiment.seed)
-    codec = GridCodec(experiment.codec, geometry_of(session.store))
-    codec.set_normalisation(*normalisation(session.card, session.store))
-    return CodecStage(
-        config=experiment.stages.codec,
-        codec=codec.to(session.device),
-        store=session.store,
-        device=session.device,
-        seed=experiment.seed,
-        make_checkpoint=partial(_checkpoint, session),
-    )
-
-
-def _operator_stage(session: Session, codec_from: Path) -> OperatorStage:
-    experiment, store = session.experiment, session.store
-    codec = _prepare_operator(session, codec_from)
-    torch.manual_seed(experiment.seed + 1)
-    operator = LatentOperator(experiment.operator, token_layout(session, codec))
-    surrogate = Surrogate(codec, operator, session.card.parameters, step_time(session))
-    return OperatorStage(
-        config=experiment.stages.operator,
-        surrogate=surrogate.to(session.device),
-        store=store,
-        cache=open_cache(cache_identity(store, codec, experiment.cache)),
-        cards=session.card.parameters,
-        stride=experiment.data.stride,
-        device=session.device,
-        seed=experiment.seed,
-        make_checkpoint=partial(_checkpoint, session),
-    )
-
-
-def _prepare_operator(session: Session, codec_from: Path) -> GridCodec:
-    """The frozen codec, if it passes its gate."""
-    found = checkpoints.load(codec_from, session.device)
-    if found.stage == "codec":
-        error, gate = found.metrics["valid_nrmse_native"], session.experiment.codec.gate
-        if error > gate:
-            raise GateError(
-                f"{codec_from}: reconstruction nRMSE {error:.2e} is above codec.gate {gate:.2e}",
-                hint="train the codec longer, keep more codec.coefficients, or raise codec.gate",
-            )
-    return found.codec
-
-
-def _checkpoint(
-    session: Session,
-    stage: str,
-    step: int,
-    metrics: dict[str, float],
-    codec: GridCodec,
-    operator: LatentOperator | None = None,
-) -> Checkpoint:
-    meta = session.store.metadata
-    identity = Identity(
-        dataset=meta.dataset,
-        version=meta.version,
-        data_sha256=meta.data_sha256,
-        split_hash=meta.split_hash,
-        codec_fingerprint=codec.fingerprint(),
-        commit=runs.commit(),
-        ups_version=ups.__version__,
-        seed=session.experiment.seed,
-    )
-    return Checkpoint(
-        stage=stage,
-        step=step,
-        experiment=session.experiment,
-        identity=identity,
-        codec=codec,
-        operator=operator,
-        parameters=session.card.parameters,
-        dt=step_time(session),
-        metrics=metrics,
-    )
+        for task in stage.tasks:
+            task.codec.load_state_dict(best.codecs[task.name].state_dict())
+        cards = stage.cards()
+        if is_main():
+            content = {name: card.to_dict() for name, card in cards.items()}
+            files.write_json(run / "codec_card.json", content, CheckpointError)
+    return StageOutcome(stage.name, run, fit.best_path, result, cards)

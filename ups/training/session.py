@@ -2,104 +2,145 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from ups import registry
-from ups.codec.grid import GridCodec, GridGeometry
-from ups.config.schema import Experiment
+from ups.config.models import Family
+from ups.config.schema import Experiment, TaskConfig
+from ups.config.stages import StageName
+from ups.data.points import PointStore
 from ups.data.store import TrajectoryStore
+from ups.data.versions import open_store
 from ups.errors import DataError, UsageError
-from ups.models.operator import TokenLayout
 from ups.registry import DatasetCard
+from ups.training.distributed import local_device
+
+Store = TrajectoryStore | PointStore
 
 
-@dataclass
+@dataclass(frozen=True)
+class TaskData:
+    """One dataset of a run, opened.
+
+    Attributes:
+        config: Resolved: `version` is the version that was opened.
+    """
+
+    config: TaskConfig
+    card: DatasetCard
+    store: Store
+
+    @property
+    def name(self) -> str:
+        return self.config.key
+
+    @property
+    def stride(self) -> int:
+        return self.config.stride
+
+    @property
+    def family(self) -> Family:
+        return family_of(self.card)
+
+    @property
+    def is_steady(self) -> bool:
+        return self.store.metadata.dt is None
+
+    @property
+    def dt(self) -> float | None:
+        """The time that one operator step advances, in the card's unit."""
+        dt = self.store.metadata.dt
+        return None if dt is None else dt * self.stride
+
+
+@dataclass(frozen=True)
 class Session:
     """An experiment with its data opened and its device chosen.
 
     Attributes:
-        experiment: Resolved: `data.version` is the version that was opened.
+        experiment: Resolved: every task names the version that was opened.
     """
 
     experiment: Experiment
-    store: TrajectoryStore
-    card: DatasetCard
+    tasks: tuple[TaskData, ...]
     device: torch.device
 
+    def task(self, name: str | None = None) -> TaskData:
+        """One task by name; None is the only one.
 
-def open_session(experiment: Experiment) -> Session:
+        Raises:
+            UsageError: There is no such task, or there are several and none was named.
+        """
+        names = [task.name for task in self.tasks]
+        if name is None and len(names) == 1:
+            return self.tasks[0]
+        if name not in names:
+            what = "which task?" if name is None else f"no task '{name}'"
+            raise UsageError(f"{what} This experiment has {', '.join(names)}")
+        return self.tasks[names.index(name)]
+
+    @property
+    def stages(self) -> tuple[StageName, ...]:
+        """What `ups train` runs when no stage is named."""
+        order = self.experiment.stages.order
+        if order is not None:
+            return order
+        last: StageName = "steady_prior" if self.is_steady else "operator"
+        return ("codec", last)
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether no task has a time to step through."""
+        return all(task.is_steady for task in self.tasks)
+
+    @property
+    def all_stages(self) -> tuple[StageName, ...]:
+        """Every stage that these tasks can be trained in."""
+        if self.is_steady:
+            return ("codec", "steady_prior")
+        return ("codec", "operator", "diff_residual", "consistency_distill")
+
+
+def open_session(experiment: Experiment, *, device: torch.device | None = None) -> Session:
     """Open the data of an experiment and write down which version it is.
 
     Raises:
-        DataError: There is no such dataset or version, or it cannot be stepped through.
+        DataError: There is no such dataset or version.
         UsageError: The device does not exist.
     """
-    card = registry.load_card(experiment.data.dataset)
-    store = TrajectoryStore.open(experiment.data.dataset, experiment.data.version)
-    if store.metadata.dt is None:
-        raise DataError(f"{store.name}: one frame only; an operator in time cannot be trained")
-    data = experiment.data.model_copy(update={"version": store.metadata.version})
+    tasks = tuple(open_task(config) for config in experiment.data.tasks)
     if experiment.threads:
         torch.set_num_threads(experiment.threads)
+    data = experiment.data
+    if data.dataset is None:
+        data = data.model_copy(update={"task": tuple(task.config for task in tasks)})
+    else:
+        data = data.model_copy(update={"version": tasks[0].config.version})
     resolved = experiment.model_copy(update={"data": data})
-    return Session(resolved, store, card, find_device(experiment.device))
+    return Session(resolved, tasks, device or local_device(experiment.device))
 
 
-def find_device(name: str) -> torch.device:
-    """'auto' is the first GPU where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"device: '{name}' is not a device", hint="cpu, cuda, cuda:0") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device: no CUDA device here", hint="--set device=cpu, or ups doctor")
-    return device
+def open_task(config: TaskConfig) -> TaskData:
+    """Open one dataset of an experiment."""
+    card = registry.load_card(config.dataset)
+    store = open_store(config.dataset, config.version)
+    frames = store.num_frames
+    if store.metadata.dt is not None and config.stride >= frames:
+        raise DataError(f"{store.name}: stride {config.stride} does not fit into {frames} frames")
+    return TaskData(config.model_copy(update={"version": store.metadata.version}), card, store)
 
 
-def geometry_of(store: TrajectoryStore) -> GridGeometry:
-    """Where the store's grid points are."""
-    return GridGeometry(
-        space=store.space,
-        origin=tuple(float(coord[0]) for coord in store.coords),
-        spacing=tuple(float((c[-1] - c[0]) / (len(c) - 1)) for c in store.coords),
-        periodic=store.metadata.periodic,
-        fields=store.metadata.fields,
-    )
+def with_store(task: TaskData, store: Store) -> TaskData:
+    """The same task on another version of its data."""
+    return replace(task, store=store)
 
 
-def normalisation(card: DatasetCard, store: TrajectoryStore) -> tuple[list[float], list[float]]:
-    """Shift and scale of each channel, by the card's rule, from the training split."""
-    shift, scale = [], []
-    for index, field in enumerate(card.fields):
-        standard = field.normalisation == "standard"
-        shift.append(float(store.statistics["mean"][index]) if standard else 0.0)
-        size = float(store.statistics["std" if standard else "rms"][index])
-        if size <= 0:
-            raise DataError(
-                f"{store.name}: field '{field.name}' is constant", hint="ups data audit"
-            )
-        scale.append(size)
-    return shift, scale
-
-
-def token_layout(session: Session, codec: GridCodec) -> TokenLayout:
-    conserved = session.card.pde.conserved
-    return TokenLayout(
-        anchors=codec.anchors,
-        periodic=codec.geometry.periodic,
-        num_coefficients=codec.num_coefficients,
-        points_per_token=codec.config.patch_size**codec.geometry.num_dims,
-        conserved=tuple(name in conserved for name in codec.geometry.fields),
-        num_parameters=len(session.card.parameters),
-        dt=step_time(session),
-    )
-
-
-def step_time(session: Session) -> float:
-    """The time that one operator step advances, in the card's unit."""
-    assert session.store.metadata.dt is not None
-    return session.store.metadata.dt * session.experiment.data.stride
+def family_of(card: DatasetCard) -> Family:
+    """The family of discretisations of a dataset, by which its codec is chosen."""
+    kind = card.discretisation.kind
+    if kind != "grid":
+        return kind
+    families: tuple[Family, ...] = ("grid1d", "grid2d", "grid3d")
+    return families[card.num_dims - 1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,32 +145,19 @@ class LatentTask:
 
 
 class TaskMixture(TaskOrder[LatentTask]):
-    """Which task gives batch `step`, in the proportions of their weights.
-
-    Args:
-        rule: 'inverse_nrmse' begins uniformly and is renewed after each validation.
-        values: For 'custom'.
-    """
-
-    def __init__(
-        self,
-        tasks: Sequence[LatentTask],
-        *,
-        rule: Rule = "uniform",
-        values: Mapping[str, float] | None = None,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(tasks, seed=seed)
-        self.rule = rule
-        if rule in ("size", "custom"):
-            self.renew(0, rule, values)
+    """Which task gives batch `step`, in the proportions of their weights."""
 
     def draw(self, step: int) -> tuple[LatentTask, int]:
         """The task of batch `step`, and the number of the batch among its own."""
         index, number = self.locate(step)
         return self.tasks[index], number
 
-    def validated(self, step: int, nrmse: Mapping[str, float]) -> None:
-        """Weigh the tasks anew from `step` on, where the rule asks for it."""
-        if self.rule == "inverse_nrmse":
-            self.renew(step, "inverse_nrmse", {k: max(v, 1e-6) for k, v in nrmse.items()})
+
+def mixture_of(tasks: Sequence[LatentTask], rule: Rule, seed: int) -> TaskMixture:
+    """The tasks of a stage by the rule of `data.mixing`; 'inverse_nrmse' begins uniformly."""
+    mixture = TaskMixture(tasks, seed=seed)
+    if rule == "custom":
+        mixture.renew(0, rule, {task.name: task.data.config.weight for task in tasks})
+    elif rule == "size":
+        mixture.renew(0, rule)
+    return mixture

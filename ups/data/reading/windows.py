@@ -168,6 +168,13 @@ class Windows:
                 raise IndexError(f"{self.name}: {what} outside 0 to {size - 1}")
         return self._read(rows, places, None, np.empty)
 
+    def read_moved(
+        self, trajectories: Array, starts: Array, random: np.random.Generator
+    ) -> WindowBatch:
+        """As `read`, each window moved by a symmetry drawn from `random`."""
+        moves = [self._permitted.draw(random) for _ in trajectories]
+        return self._read(np.asarray(trajectories), np.asarray(starts), moves, np.empty)
+
     def _read(
         self, trajectories: Array, starts: Array, moves: list[Move] | None, empty: Empty
     ) -> WindowBatch:

@@ -1,0 +1,1 @@
+"""The stages: which weights move, and what the loss is. One file for each."""

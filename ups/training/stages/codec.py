@@ -1,0 +1,224 @@
+"""Stage `codec`: reconstruct single frames, on a grid also between its points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from ups.checkpoint import Checkpoint
+from ups.codec.cloud import Cloud, cloud_of, merged
+from ups.codec.coded import frames_of
+from ups.codec.grid import GridCodec
+from ups.codec.interpolation import shifted
+from ups.codec.points import PointCodec
+from ups.codec.report_card import ReportCard, report_card
+from ups.config.stages import CodecStageConfig
+from ups.data.points import PointStore
+from ups.data.reading.mixing import TaskOrder
+from ups.data.store import TrajectoryStore
+from ups.data.windows import WindowSampler, gather
+from ups.evaluation.metrics import nrmse
+from ups.training.distributed import portion
+from ups.training.loop import StageDefaults
+from ups.training.losses import relative_l2
+from ups.training.session import TaskData
+
+Array = npt.NDArray[Any]
+MakeCheckpoint = Callable[..., Checkpoint]
+_VALIDATION_FRAMES = 512
+_VALIDATION_CLOUDS = 64
+
+
+@dataclass(frozen=True)
+class GridFrames:
+    """Single frames of one task on a grid.
+
+    Between the points the truth is the band-limited interpolant of the frame at a random shift.
+    An invertible codec is exact on the grid and has nothing to learn there.
+    """
+
+    data: TaskData
+    store: TrajectoryStore
+    codec: GridCodec
+    config: CodecStageConfig
+    device: torch.device
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return self.data.name
+
+    def __len__(self) -> int:
+        return len(self.store.split("train")) * self.store.num_frames
+
+    def batch(self, number: int, micro: int) -> tuple[Tensor, list[float]]:
+        """Frames (batch, *space, channel), and how far off the grid they are queried."""
+        rows, frames = _drawn(self.store, self.config, self.seed, number, micro)
+        fields = gather(self.store.fields, rows, frames, 1)[:, 0]
+        random = np.random.default_rng([self.seed, number, 1])
+        offset = random.random(len(self.store.space)).tolist()
+        return torch.from_numpy(fields).to(self.device), offset
+
+    def losses(self, batch: tuple[Tensor, list[float]]) -> dict[str, Tensor]:
+        fields, offset = batch
+        geometry, share = self.codec.geometry, self.config.off_grid_share
+        spacing = torch.tensor(geometry.spacing, dtype=torch.float64)
+        move = (torch.tensor(offset, dtype=torch.float64) * spacing).to(self.device)
+        on_grid, between = self.codec(fields, geometry.coords().to(self.device) + move)
+        truth = shifted(fields, offset, geometry.periodic).flatten(1, -2)
+        terms = {"off_grid": share * relative_l2(between, truth)}
+        if not self.codec.is_invertible:
+            terms["on_grid"] = (1 - share) * relative_l2(on_grid, fields)
+        return terms
+
+    def validate(self) -> dict[str, float]:
+        """Errors on the validation split; the mean of both grids is the criterion."""
+        card = self.card()
+        return {
+            "nrmse": (card.native.nrmse + card.double.nrmse) / 2,
+            "nrmse_native": card.native.nrmse,
+            "nrmse_2x": card.double.nrmse,
+        }
+
+    def card(self) -> ReportCard:
+        """The codec's report card on the validation split."""
+        frames = frames_of(self.store, "valid", _VALIDATION_FRAMES)
+        return report_card(self.codec, (batch.to(self.device) for batch in frames))
+
+
+@dataclass(frozen=True)
+class PointFrames:
+    """Single frames of one task on meshes or of particles."""
+
+    data: TaskData
+    store: PointStore
+    codec: PointCodec
+    config: CodecStageConfig
+    device: torch.device
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return self.data.name
+
+    def __len__(self) -> int:
+        return len(self.store.split("train")) * self.store.num_frames
+
+    def batch(self, number: int, micro: int) -> tuple[Tensor, Cloud]:
+        """Values (node, channel) of one frame of each drawn trajectory, and where they are."""
+        rows, frames = _drawn(self.store, self.config, self.seed, number, micro)
+        return self._frames(rows, frames)
+
+    def _frames(self, rows: Array, frames: Array) -> tuple[Tensor, Cloud]:
+        pairs = list(zip(rows.tolist(), frames.tolist(), strict=True))
+        clouds = [cloud_of(self.store, row, frame) for row, frame in pairs]
+        values = [self.store.fields(row, slice(frame, frame + 1))[0] for row, frame in pairs]
+        fields = torch.from_numpy(np.concatenate(values)).to(self.device)
+        return fields, merged(clouds).to(self.device)
+
+    def losses(self, batch: tuple[Tensor, Cloud]) -> dict[str, Tensor]:
+        fields, cloud = batch
+        return {"nodes": _per_sample(self.codec(fields, cloud), fields, cloud).mean()}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Reconstruction error at the nodes, mean over frames and fields."""
+        members = self.store.split("valid")
+        total = len(members) * self.store.num_frames
+        chosen = np.unique(np.linspace(0, total - 1, min(_VALIDATION_CLOUDS, total)).astype(int))
+        errors = []
+        for start in range(0, len(chosen), 16):
+            rows, frames = np.divmod(chosen[start : start + 16], self.store.num_frames)
+            fields, cloud = self._frames(members[rows], frames)
+            found = self.codec(fields, cloud)
+            for sample in range(cloud.num_samples):
+                mine = cloud.sample == sample
+                errors.append(nrmse(found[mine][None, None], fields[mine][None, None]).mean())
+        error = float(torch.stack(errors).mean())
+        return {"nrmse": error, "nrmse_native": error}
+
+
+Frames = GridFrames | PointFrames
+
+
+def _drawn(
+    store: TrajectoryStore | PointStore,
+    config: CodecStageConfig,
+    seed: int,
+    number: int,
+    micro: int,
+) -> tuple[Array, Array]:
+    """Rows of the store and frames of this process' share of a batch."""
+    members = store.split("train")
+    sampler = WindowSampler(
+        num_trajectories=len(members), num_frames=store.num_frames, length=1,
+        batch_size=config.batch_size, seed=seed,
+    )  # fmt: skip
+    rows, frames = (portion(part, micro, config.accumulate) for part in sampler.draw(number))
+    return members[rows], frames
+
+
+def _per_sample(prediction: Tensor, target: Tensor, cloud: Cloud) -> Tensor:
+    """Relative L2 over nodes, of each sample and field, with the constants of `relative_l2`."""
+
+    def mean_square(values: Tensor) -> Tensor:
+        sums = values.new_zeros(cloud.num_samples, values.shape[-1])
+        counts = torch.bincount(cloud.sample, minlength=cloud.num_samples)
+        return sums.index_add(0, cloud.sample, values.square()) / counts[:, None]
+
+    error = (mean_square(prediction - target) + 1e-12).sqrt()
+    return error / (mean_square(target) + 1e-12).sqrt().clamp_min(1e-3)
+
+
+@dataclass
+class CodecStage(StageDefaults):
+    """Teach the codecs of all tasks to reconstruct single frames."""
+
+    name: ClassVar[str] = "codec"
+    config: CodecStageConfig
+    tasks: tuple[Frames, ...]
+    seed: int
+    make_checkpoint: MakeCheckpoint
+
+    def __post_init__(self) -> None:
+        self.trainable: nn.Module = nn.ModuleDict({task.name: task.codec for task in self.tasks})
+        self._order: TaskOrder[Frames] = TaskOrder(self.tasks, seed=self.seed)
+
+    def batch(self, step: int, micro: int) -> tuple[Frames, Any]:
+        index, number = self._order.locate(step)
+        task = self.tasks[index]
+        return task, task.batch(number, micro)
+
+    def losses(self, batch: tuple[Frames, Any], progress: float) -> dict[str, Tensor]:
+        task, content = batch
+        return task.losses(content)
+
+    def validate(self) -> dict[str, float]:
+        """Reconstruction errors, macro averages over tasks."""
+        found = {task.name: task.validate() for task in self.tasks}
+        return {**_averages(found), **_by_task(found)}
+
+    def cards(self) -> dict[str, ReportCard]:
+        """Report cards of the codecs on grids."""
+        return {task.name: task.card() for task in self.tasks if isinstance(task, GridFrames)}
+
+    def checkpoint(self, step: int, metrics: dict[str, float]) -> Checkpoint:
+        return self.make_checkpoint(self.name, step, metrics)
+
+
+def _averages(found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    values: dict[str, list[float]] = {}
+    for one in found.values():
+        for key, value in one.items():
+            values.setdefault(key, []).append(value)
+    return {f"valid_{key}": sum(some) / len(some) for key, some in values.items()}
+
+
+def _by_task(found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    return {f"{name}/{key}": value for name, one in found.items() for key, value in one.items()}
