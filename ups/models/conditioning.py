@@ -70,9 +70,9 @@ class Conditioner(nn.Module):
             condition = self.numbers[task](told) + self.pace(pace)
             if self.kind is not None:
                 condition = condition + self.traits[self.rows[task]] @ self.kind
-            if extra is not None:
-                for layer, values in zip(self.extra, extra.to(numbers).unbind(-1), strict=True):
-                    condition = condition + layer(_waves(values))
+            columns = () if extra is None else extra.to(numbers).unbind(-1)
+            for layer, values in zip(self.extra, columns, strict=True):
+                condition = condition + layer(_waves(values))
         return condition
 
 

@@ -58,7 +58,10 @@ def _storage(value: Tensor) -> int:
 
 
 class _Missed(TorchDispatchMode):
-    """Counts what torch's counter leaves out: transforms, and the rest of complex products."""
+    """Counts what torch's counter leaves out.
+
+    Transforms, the rest of complex products, attention on a CPU.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,6 +77,10 @@ class _Missed(TorchDispatchMode):
         elif packet in (_aten.bmm, _aten.mm) and result.is_complex():
             # A complex product and sum takes eight operations; two are counted already.
             self.total += 6 * args[0].numel() * args[1].shape[-1]
+        elif packet is _aten._scaled_dot_product_flash_attention_for_cpu:
+            query, key, value = args[:3]
+            scores = query.numel() // query.shape[-1] * key.shape[-2]
+            self.total += 2 * scores * (query.shape[-1] + value.shape[-1])
         return result
 
 
