@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from functools import partial
 
 import torch
@@ -15,56 +14,46 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ups.codec.interpolation import interpolate
-from ups.codec.local import LocalNetwork
-from ups.codec.patches import cosine_basis, patchify, unpatchify
+from ups.codec.anypoint import AnchorAxis, AnyPointDecoder
+from ups.codec.basis import CosineBasis, PrincipalBasis, Statistics, token_size
+from ups.codec.geometry import GridGeometry
+from ups.codec.interpolation import interpolate, resample
+from ups.codec.local import LocalNetwork, amplitude
+from ups.codec.patches import PatchTransform, patch_sizes
 from ups.config.models import GridCodecConfig
 from ups.errors import DataError
 
-_FEATURES = 32
-_EPS = 1e-8
+__all__ = ["GridCodec", "GridGeometry"]
 
-
-@dataclass(frozen=True)
-class GridGeometry:
-    """Where the points of a uniform grid are.
-
-    Attributes:
-        space: Points along each axis.
-        origin: Coordinate of the first point along each axis.
-        spacing: Distance between points along each axis.
-        periodic: Whether each axis wraps.
-        fields: Names of the channels.
-    """
-
-    space: tuple[int, ...]
-    origin: tuple[float, ...]
-    spacing: tuple[float, ...]
-    periodic: tuple[bool, ...]
-    fields: tuple[str, ...]
-
-    @property
-    def num_dims(self) -> int:
-        return len(self.space)
-
-    def coords(self) -> Float[Tensor, "point axis"]:
-        """Physical coordinates of all points, last axis fastest."""
-        axes = [
-            start + step * torch.arange(size, dtype=torch.float64)
-            for size, start, step in zip(self.space, self.origin, self.spacing, strict=True)
-        ]
-        return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, self.num_dims)
+_FLOOR = 1e-3
 
 
 class GridCodec(nn.Module):
-    """Spatially anchored tokens: local encoder, local any-point decoder, linear orthonormal skip.
+    """Spatially anchored tokens: linear orthonormal skip, local learned parts, any-point decoder.
 
-    A token holds the cosine coefficients of its patch, lowest frequencies first, fields fastest:
-    channel `k * num_fields + c`. With all coefficients kept the embedding is orthonormal, hence
-    exactly invertible and isometric; with fewer, local networks that see the neighbouring tokens
-    correct what was cut. Between grid points the decoder adds to a sixth-order local polynomial a
-    learned expansion around the nearest anchors, in relative coordinates, that vanishes at the
-    grid points themselves. All learned parts scale with the amplitude of the field.
+    A token holds coefficients of its patch in normalised units: first, exactly, the mean of each
+    field times sqrt(points_per_token); then either the lowest cosines (channel
+    `k * num_fields + c` belongs to field c) or principal components of all fields together. With
+    all coefficients kept the embedding is orthonormal, hence exactly invertible and isometric;
+    with fewer, a local network that sees the neighbouring tokens corrects what was cut, except for
+    the means. Between grid points the decoder adds to a sixth-order local polynomial a learned
+    correction that vanishes at the grid points. All learned parts scale with the amplitude of the
+    normalised field.
+
+    Tokens are those of the codec's own grid. Fields on another grid of the domain are first
+    evaluated at its points by local polynomials of sixth order, so that smooth fields have the
+    same tokens at every resolution, wherever the points lie in their cells; finer detail than the
+    codec's grid resolves is sampled, not averaged.
+
+    Fields with the transform 'log' are encoded as their logarithm; values below a thousandth of
+    the smallest one that `fit` saw count as that.
+
+    Attributes:
+        separable: Whether every channel belongs to one field.
+        points_per_token: Grid points of a whole patch.
+        weights: Share of the domain of each token; None where all are equal.
+        context_dim: Channels that `encode_inputs` makes.
+        compression: Values of a frame / numbers of its tokens.
 
     Shape:
         fields: (batch, *space, channel), physical units
@@ -72,44 +61,125 @@ class GridCodec(nn.Module):
         queries: (query, axis), physical coordinates
 
     Raises:
-        DataError: The grid is not a multiple of the patch.
+        DataError: The grid cannot be cut in such patches.
     """
 
-    basis: Tensor
     shift: Tensor
     scale: Tensor
+    floor: Tensor
+    is_log: Tensor
+    input_shift: Tensor
+    input_scale: Tensor
 
     def __init__(self, config: GridCodecConfig, geometry: GridGeometry) -> None:
         super().__init__()
-        _check_patch(config, geometry)
         self.config, self.geometry = config, geometry
-        dims, num_fields = geometry.num_dims, len(geometry.fields)
-        points = config.patch_size**dims
-        self.num_coefficients = config.coefficients or points
-        self.anchors = tuple(size // config.patch_size for size in geometry.space)
-        self.num_tokens = math.prod(self.anchors)
-        self.latent_dim = self.num_coefficients * num_fields
-        self.is_invertible = self.num_coefficients == points
-        self.register_buffer("basis", cosine_basis(config.patch_size, dims).float())
-        self.register_buffer("shift", torch.zeros(num_fields))
-        self.register_buffer("scale", torch.ones(num_fields))
-        local = partial(
-            LocalNetwork, width=config.width, depth=config.depth, periodic=geometry.periodic
+        self.patches = PatchTransform(geometry.space, patch_sizes(config, geometry.space))
+        self.fields = geometry.fields
+        self.num_fields, num_inputs = len(geometry.fields), len(geometry.inputs)
+        self.anchors, self.periodic = self.patches.anchors, geometry.periodic
+        self.num_tokens, self.points_per_token = math.prod(self.anchors), self.patches.points
+        self.weights = self.patches.weights
+        num_values = self.points_per_token * self.num_fields
+        self.latent_dim = token_size(config, self.points_per_token, self.num_fields)
+        self.context_dim = self.points_per_token * num_inputs
+        self.is_invertible = self.latent_dim == num_values
+        self.separable = config.basis == "dct"
+        self.compression = (
+            math.prod(geometry.space) * self.num_fields / (self.num_tokens * self.latent_dim)
         )
+        self.basis = (
+            CosineBasis(num_values, self.latent_dim)
+            if self.separable
+            else PrincipalBasis(num_values, self.latent_dim, self.num_fields)
+        )
+        self._register_units(num_inputs)
+        self._build_learned(num_values)
+
+    def _register_units(self, num_inputs: int) -> None:
+        for name, size in (("", self.num_fields), ("input_", num_inputs)):
+            self.register_buffer(f"{name}shift", torch.zeros(size))
+            self.register_buffer(f"{name}scale", torch.ones(size))
+        smallest = torch.finfo(torch.float32).tiny
+        self.register_buffer("floor", torch.full((self.num_fields,), smallest))
+        is_log = self.geometry.is_log
+        self.register_buffer("is_log", torch.tensor(is_log), persistent=False)
+        self._logs = [field for field, chosen in enumerate(is_log) if chosen]
+
+    def _build_learned(self, num_values: int) -> None:
+        width, depth = self.config.width, self.config.depth
+        local = partial(LocalNetwork, width=width, depth=depth, periodic=self.periodic)
+        free = self.latent_dim - self.num_fields
+        self.encoder = None
         if not self.is_invertible:
-            self.encoder = local(points * num_fields, self.latent_dim)
-            self.decoder = local(self.latent_dim, points * num_fields)
-        self.expansion = local(self.latent_dim, _FEATURES * num_fields)
-        self.functions = nn.Sequential(
-            nn.Linear(2 * dims * config.patch_size, config.width),
-            nn.GELU(),
-            nn.Linear(config.width, _FEATURES),
+            if self.config.encoder == "learned" and free:
+                self.encoder = local(num_values, free)
+            self.decoder = local(self.latent_dim, num_values - self.num_fields)
+        sizes = zip(self.geometry.space, self.patches.patch, self.periodic, strict=True)
+        axes = [_anchor_axis(points, patch, wraps) for points, patch, wraps in sizes]
+        self.anypoint = AnyPointDecoder(
+            self.latent_dim, self.num_fields, axes, width=width, depth=depth
         )
 
     def set_normalisation(self, shift: Sequence[float], scale: Sequence[float]) -> None:
-        """Fix the affine map to the units in which the codec works, per channel."""
+        """Fix the affine map to the units in which the codec works, per field.
+
+        Of fields with a transform these are replaced by those that `fit` finds.
+        """
         self.shift.copy_(torch.as_tensor(shift))
         self.scale.copy_(torch.as_tensor(scale))
+
+    def set_input_normalisation(self, shift: Sequence[float], scale: Sequence[float]) -> None:
+        """The same for the fields that `encode_inputs` takes."""
+        self.input_shift.copy_(torch.as_tensor(shift))
+        self.input_scale.copy_(torch.as_tensor(scale))
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether `fit` has anything to find."""
+        return bool(self._logs) or not self.separable
+
+    @torch.no_grad()
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Everything that comes from data, in one pass, after `set_normalisation`.
+
+        Principal components for `basis: pca`, from whole patches; mean and deviation of the
+        logarithm for the fields with that transform, as their shift and scale.
+
+        Args:
+            batches: Physical fields of the training split on the codec's grid, (batch, *space,
+                channel) each.
+
+        Raises:
+            DataError: A field with the transform 'log' is not positive, or is constant.
+        """
+        if not self.needs_fit:
+            return
+        statistics = Statistics([self.fields[field] for field in self._logs])
+        for fields in batches:
+            self._require_positive(fields)
+            values = self._transformed(fields.to(self.scale.device))
+            patches = None
+            if not self.separable:
+                patches = self.patches.whole_patches(self.patches(values))
+            statistics.add(values[..., self._logs], patches)
+        if not statistics.num_batches:
+            raise ValueError("GridCodec.fit: no batches")
+        if self._logs:
+            self.shift[self._logs] = statistics.mean.to(self.shift)
+            self.scale[self._logs] = statistics.deviation.to(self.scale)
+            self.floor[self._logs] = (_FLOOR * statistics.smallest.exp()).to(self.floor)
+        if isinstance(self.basis, PrincipalBasis):
+            self.basis.fit(statistics.moment(self.scale))
+
+    def _require_positive(self, fields: Float[Tensor, "batch *space channel"]) -> None:
+        for field in self._logs:
+            smallest = fields[..., field].min().item()
+            if not smallest > 0:
+                raise DataError(
+                    f"field '{self.fields[field]}': {smallest:g} has no logarithm",
+                    hint="ups data audit, or transform: none in the card",
+                )
 
     def forward(
         self,
@@ -120,48 +190,123 @@ class GridCodec(nn.Module):
         tokens = self.encode(fields).unflatten(1, self.anchors)
         values = self._on_grid(tokens)
         between = self._between(tokens, values, self.grid_positions(queries))
-        return values * self.scale + self.shift, between * self.scale + self.shift
+        return self._physical(values), self._physical(between)
 
     def encode(
-        self, fields: Float[Tensor, "batch *space channel"]
+        self,
+        fields: Float[Tensor, "batch *space channel"],
+        geometry: GridGeometry | None = None,
     ) -> Float[Tensor, "batch tokens dim"]:
-        """Fields on the codec's grid to tokens."""
-        if tuple(fields.shape[1:]) != (*self.geometry.space, len(self.geometry.fields)):
-            expected = (*self.geometry.space, len(self.geometry.fields))
-            raise ValueError(f"fields of shape {tuple(fields.shape[1:])}, expected {expected}")
-        patches = patchify((fields - self.shift) / self.scale, self.config.patch_size)
-        full = _along_points(patches, self.basis)
-        tokens = full[..., : self.num_coefficients, :].flatten(-2)
-        if not self.is_invertible:
-            size = _amplitude(full.flatten(-2))
-            tokens = tokens + size * self.encoder(full.flatten(-2) / size)
+        """Fields to tokens.
+
+        Args:
+            geometry: Of the grid on which the fields are, where that is not the codec's. With
+                `codec.anchors` fields of another size may come without: their points are then
+                at the centres of the cells of the codec's box (`GridGeometry.resized`).
+        """
+        grid = self._grid_of(fields, self.num_fields, geometry)
+        values = (self._transformed(fields) - self.shift) / self.scale
+        full = self.patches(self._on_own_grid(values, grid)).flatten(-2)
+        tokens = self.basis(full)
+        if self.encoder is not None:
+            size = amplitude(full)
+            tokens = tokens + F.pad(size * self.encoder(full / size), (self.num_fields, 0))
         return tokens.flatten(1, -2)
+
+    def encode_inputs(
+        self,
+        inputs: Float[Tensor, "batch *space input"],
+        geometry: GridGeometry | None = None,
+    ) -> Float[Tensor, "batch tokens context"]:
+        """All cosine coefficients of the normalised input fields: nothing is lost."""
+        grid = self._grid_of(inputs, len(self.geometry.inputs), geometry)
+        values = (inputs - self.input_shift) / self.input_scale
+        return self.patches(self._on_own_grid(values, grid)).flatten(-2).flatten(1, -2)
 
     def decode(
         self,
         tokens: Float[Tensor, "batch tokens dim"],
         queries: Float[Tensor, "query axis"] | None = None,
+        *,
+        space: Sequence[int] | None = None,
     ) -> Float[Tensor, "batch *points channel"]:
-        """Tokens to fields: on the codec's grid (batch, *space, channel), or at `queries`."""
+        """Tokens to fields: on the codec's grid (batch, *space, channel), or elsewhere.
+
+        Args:
+            queries: The points to decode at, instead: (batch, query, channel).
+            space: Points along each axis, instead, at the centres of the cells of the same box.
+        """
         tokens = tokens.unflatten(1, self.anchors)
         values = self._on_grid(tokens)
         if queries is not None:
             values = self._between(tokens, values, self.grid_positions(queries))
-        return values * self.scale + self.shift
+        elif space is not None and tuple(space) != self.geometry.space:
+            values = self._resized(tokens, values, self.geometry.resized(space))
+        return self._physical(values)
+
+    def linear(
+        self, fields: Float[Tensor, "batch *space channel"]
+    ) -> Float[Tensor, "batch *space channel"]:
+        """Reconstruct by the linear skip alone: what the learned parts start from."""
+        values = (self._transformed(fields) - self.shift) / self.scale
+        kept = self.basis.inverse(self.basis(self.patches(values).flatten(-2)))
+        return self._physical(self.patches.inverse(kept.unflatten(-1, (-1, self.num_fields))))
+
+    def _transformed(
+        self, fields: Float[Tensor, "batch *space channel"]
+    ) -> Float[Tensor, "batch *space channel"]:
+        if not self._logs:
+            return fields
+        positive = torch.where(self.is_log, torch.maximum(fields, self.floor), 1.0)
+        return torch.where(self.is_log, positive.log(), fields)
+
+    def _physical(
+        self, values: Float[Tensor, "batch *points channel"]
+    ) -> Float[Tensor, "batch *points channel"]:
+        fields = values * self.scale + self.shift
+        if not self._logs:
+            return fields
+        return torch.where(self.is_log, torch.where(self.is_log, fields, 0.0).exp(), fields)
+
+    def _grid_of(
+        self,
+        fields: Float[Tensor, "batch *space channel"],
+        channels: int,
+        geometry: GridGeometry | None,
+    ) -> GridGeometry:
+        """The grid on which fields are."""
+        space, own = tuple(fields.shape[1:-1]), self.geometry
+        if geometry is None:
+            anywhere = self.config.anchors is not None and len(space) == own.num_dims
+            geometry = own.resized(space) if anywhere and space != own.space else own
+        if space != geometry.space or fields.shape[-1] != channels:
+            expected = (*geometry.space, channels)
+            raise ValueError(f"fields of shape {tuple(fields.shape[1:])}, expected {expected}")
+        return geometry
+
+    def _on_own_grid(
+        self, values: Float[Tensor, "batch *space channel"], grid: GridGeometry
+    ) -> Float[Tensor, "batch *own channel"]:
+        if self.geometry.is_same_grid(grid):
+            return values
+        self.geometry.check_same_domain(grid)
+        return resample(values, self._places(self.geometry, grid), self.periodic)
+
+    def _places(self, points: GridGeometry, grid: GridGeometry) -> list[Float[Tensor, " _"]]:
+        """Points of one grid, axis by axis, in units of points of the other."""
+        return [
+            ((axis - start) / step).to(self.scale)
+            for axis, start, step in zip(points.axes(), grid.origin, grid.spacing, strict=True)
+        ]
 
     def _on_grid(
         self, tokens: Float[Tensor, "batch *anchors dim"]
     ) -> Float[Tensor, "batch *space channel"]:
-        num_fields = len(self.geometry.fields)
-        coefficients = tokens.unflatten(-1, (self.num_coefficients, num_fields))
+        full = self.basis.inverse(tokens)
         if not self.is_invertible:
-            size = _amplitude(tokens)
-            missing = self.basis.shape[1] - self.num_coefficients
-            coefficients = F.pad(coefficients, (0, 0, 0, missing))
-            learned = size * self.decoder(tokens / size)
-            coefficients = coefficients + learned.unflatten(-1, (-1, num_fields))
-        patches = _along_points(coefficients, self.basis.T)
-        return unpatchify(patches, self.config.patch_size)
+            size = amplitude(tokens)
+            full = full + F.pad(size * self.decoder(tokens / size), (self.num_fields, 0))
+        return self.patches.inverse(full.unflatten(-1, (-1, self.num_fields)))
 
     def _between(
         self,
@@ -169,36 +314,26 @@ class GridCodec(nn.Module):
         values: Float[Tensor, "batch *space channel"],
         positions: Float[Tensor, "query axis"],
     ) -> Float[Tensor, "batch query channel"]:
-        """Local polynomial plus the learned expansion of the 2^dim anchors around each query."""
-        size = _amplitude(tokens)
-        features = (size * self.expansion(tokens / size)).flatten(1, -2)
-        features = features.unflatten(-1, (_FEATURES, -1))
-        place = (positions + 0.5) / self.config.patch_size - 0.5
-        corner = place.detach().floor()
-        learned: Tensor | float = 0.0
-        for step in itertools.product((0, 1), repeat=len(self.anchors)):
-            anchor = corner + torch.tensor(step, dtype=place.dtype, device=place.device)
-            relative = place - anchor
-            hat = (1 - relative.abs()).prod(-1)
-            functions = self.functions(self._waves(relative)) * hat[:, None]
-            chosen = features[:, self._flat_index(anchor.long())]
-            learned = learned + torch.einsum("bqfc,qf->bqc", chosen, functions)
-        off_grid = 1 - torch.cos(torch.pi * positions).square().prod(-1)
-        return interpolate(values, positions, self.geometry.periodic) + learned * off_grid[:, None]
+        learned = self._off_grid(tokens, positions)
+        return interpolate(values, positions, self.periodic) + learned
 
-    def _waves(self, relative: Float[Tensor, "query axis"]) -> Float[Tensor, "query wave"]:
-        orders = torch.arange(1, self.config.patch_size + 1, device=relative.device)
-        angles = (torch.pi * relative[..., None] * orders).flatten(1)
-        return torch.cat([angles.sin(), angles.cos()], -1)
+    def _resized(
+        self,
+        tokens: Float[Tensor, "batch *anchors dim"],
+        values: Float[Tensor, "batch *space channel"],
+        geometry: GridGeometry,
+    ) -> Float[Tensor, "batch *places channel"]:
+        places = self._places(geometry, self.geometry)
+        positions = torch.stack(torch.meshgrid(*places, indexing="ij"), -1)
+        learned = self._off_grid(tokens, positions.flatten(0, -2))
+        return resample(values, places, self.periodic) + learned.unflatten(1, geometry.space)
 
-    def _flat_index(self, anchor: Tensor) -> Tensor:
-        index = torch.zeros(len(anchor), dtype=torch.long, device=anchor.device)
-        for axis, (size, wraps) in enumerate(
-            zip(self.anchors, self.geometry.periodic, strict=True)
-        ):
-            along = anchor[:, axis]
-            index = index * size + (along % size if wraps else along.clamp(0, size - 1))
-        return index
+    def _off_grid(
+        self, tokens: Float[Tensor, "batch *anchors dim"], positions: Float[Tensor, "query axis"]
+    ) -> Float[Tensor, "batch query channel"]:
+        """The learned correction of the polynomial; zero at grid points."""
+        vanishing = 1 - torch.cos(torch.pi * positions).square().prod(-1)
+        return self.anypoint(tokens, positions) * vanishing[:, None]
 
     def grid_positions(self, queries: Float[Tensor, "query axis"]) -> Float[Tensor, "query axis"]:
         """Physical coordinates in units of grid points from the first one."""
@@ -224,25 +359,8 @@ class GridCodec(nn.Module):
         return f"{self.config.kind}{self.latent_dim}_{self.geometry.num_dims}d_{self.num_tokens}tok"
 
 
-def _along_points(
-    values: Float[Tensor, "batch *anchors points channel"], matrix: Float[Tensor, "points new"]
-) -> Float[Tensor, "batch *anchors new channel"]:
-    """Multiply the last axis but one by a matrix; for one channel that is one plain product."""
-    return (values.transpose(-1, -2) @ matrix).transpose(-1, -2)
-
-
-def _amplitude(x: Float[Tensor, "batch *anchors dim"]) -> Float[Tensor, "batch *ones"]:
-    """RMS of each sample over everything but the batch."""
-    return (x.square().mean(tuple(range(1, x.ndim)), keepdim=True) + _EPS).sqrt()
-
-
-def _check_patch(config: GridCodecConfig, geometry: GridGeometry) -> None:
-    points = config.patch_size**geometry.num_dims
-    if any(size % config.patch_size for size in geometry.space):
-        shape = "x".join(str(size) for size in geometry.space)
-        raise DataError(
-            f"codec.patch_size: a grid of {shape} points is not a multiple of {config.patch_size}",
-            hint="choose a divisor with --set codec.patch_size=N",
-        )
-    if config.coefficients and config.coefficients > points:
-        raise DataError(f"codec.coefficients: {config.coefficients} of a patch of {points} points")
+def _anchor_axis(points: int, patch: int, wraps: bool) -> AnchorAxis:
+    """Anchors at the centres of the patches, in units of grid points."""
+    starts = range(0, points, patch)
+    centres = tuple((start + min(start + patch, points) - 1) / 2 for start in starts)
+    return AnchorAxis(centres, float(patch), float(points) if wraps else None, patch)

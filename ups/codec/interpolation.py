@@ -38,8 +38,27 @@ def interpolate(
         for size, (indices, weights), tap in zip(space, stencils, taps, strict=True):
             index = index * size + indices[:, tap]
             weight = weight * weights[:, tap]
-        result = result + flat[:, index] * weight[:, None].to(values.dtype)
+        result = result + flat.index_select(1, index) * weight[:, None].to(values.dtype)
     return result
+
+
+def resample(
+    values: Float[Tensor, "batch *space channel"],
+    positions: Sequence[Float[Tensor, " _"]],
+    periodic: Sequence[bool],
+) -> Float[Tensor, "batch *places channel"]:
+    """`interpolate` at all combinations of places along each axis, one axis after the other.
+
+    Args:
+        positions: For each axis, in units of grid points.
+    """
+    for axis, (place, wraps) in enumerate(zip(positions, periodic, strict=True), start=1):
+        size = values.shape[axis]
+        indices, weights = _stencil(place, size, wraps)
+        matrix = torch.zeros(size, len(place), dtype=values.dtype, device=values.device)
+        matrix = matrix.scatter_add(0, indices.T, weights.T.to(values.dtype))
+        values = torch.tensordot(values, matrix, ([axis], [0])).movedim(-1, axis)
+    return values
 
 
 def _stencil(

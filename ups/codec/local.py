@@ -10,6 +10,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+_EPS = 1e-8
+
+
+def amplitude(x: Float[Tensor, "batch *anchors dim"]) -> Float[Tensor, "batch *ones"]:
+    """RMS of each sample over everything but the batch, with an axis of size 1 for each other."""
+    return (x.square().mean(tuple(range(1, x.ndim)), keepdim=True) + _EPS).sqrt()
+
 
 def neighbours(
     x: Float[Tensor, "batch *anchors channel"], periodic: Sequence[bool]

@@ -11,9 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ups.codec.grid import GridCodec
-from ups.codec.interpolation import interpolate, shifted
+from ups.codec.interpolation import resample, shifted
 
 BANDS = {"low": (0, 4), "mid": (4, 12), "high": (12, None)}
+_MAX_VALUES = 2**22
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,19 @@ class ReportCard:
 
     Attributes:
         native: At the points of the grid that was encoded.
+        floor: The same by the linear skip alone, without the learned parts.
         double: At twice as many points per axis, against the band-limited interpolant.
-        double_linear: The same with the decoder's learned expansion left out.
+        double_linear: The same by local polynomials between the decoded grid points.
+        quadruple: At four times as many points per axis; of the first frames of each batch, as
+            many as keep the points within 4 million. None where it was not asked for.
         compression: Values per frame / numbers per frame of tokens.
     """
 
     native: BandErrors
+    floor: BandErrors
     double: BandErrors
     double_linear: BandErrors
+    quadruple: BandErrors | None
     compression: float
     num_frames: int
 
@@ -51,57 +57,90 @@ class ReportCard:
 
 
 @torch.no_grad()
-def report_card(codec: GridCodec, batches: Iterable[Tensor]) -> ReportCard:
+def report_card(
+    codec: GridCodec, batches: Iterable[Tensor], *, quadruple: bool = True
+) -> ReportCard:
     """Encode and decode every batch once.
 
     Args:
         batches: Physical fields on the codec's grid, (batch, *space, channel) each.
+        quadruple: Whether to measure super-resolution by 4 too, which costs most of the time.
     """
-    geometry = codec.geometry
-    sums: dict[str, Tensor] = {}
+    means = _Means()
     count = 0
-    compression = 0.0
     for fields in batches:
         tokens = codec.encode(fields)
-        truth = upsampled(fields, geometry.periodic)
-        queries = _double_coords(codec)
-        linear = interpolate(
-            codec.decode(tokens), codec.grid_positions(queries), geometry.periodic
-        ).reshape(truth.shape)
-        found = {
-            "native": _band_ratios(codec.decode(tokens), fields),
-            "double": _band_ratios(codec.decode(tokens, queries).reshape(truth.shape), truth),
-            "double_linear": _band_ratios(linear, truth),
-        }
-        for name, ratios in found.items():
-            sums[name] = sums.get(name, torch.zeros(len(BANDS) + 1, dtype=torch.float64)) + ratios
+        values = codec.decode(tokens)
+        means.add("native", values, fields)
+        means.add("floor", codec.linear(fields), fields)
+        means.add("double", *_super_resolved(codec, tokens, fields, 2))
+        means.add("double_linear", *_between_points(codec, values, fields, 2))
+        if quadruple:
+            shown = max(1, _MAX_VALUES // (fields[0].numel() * 4 ** len(codec.anchors)))
+            means.add("quadruple", *_super_resolved(codec, tokens[:shown], fields[:shown], 4))
         count += len(fields)
-        compression = fields[0].numel() / tokens[0].numel()
-    errors = {name: BandErrors(*(total / count).tolist()) for name, total in sums.items()}
-    return ReportCard(**errors, compression=compression, num_frames=count)
+    errors = means.errors()
+    return ReportCard(
+        native=errors["native"],
+        floor=errors["floor"],
+        double=errors["double"],
+        double_linear=errors["double_linear"],
+        quadruple=errors.get("quadruple"),
+        compression=codec.compression,
+        num_frames=count,
+    )
+
+
+class _Means:
+    """Band errors of several kinds, averaged over samples."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, name: str, decoded: Tensor, truth: Tensor) -> None:
+        ratios = _band_ratios(decoded, truth)
+        self.sums[name] = self.sums.get(name, torch.zeros_like(ratios)) + ratios
+        self.counts[name] = self.counts.get(name, 0) + len(truth)
+
+    def errors(self) -> dict[str, BandErrors]:
+        return {
+            name: BandErrors(*(total / self.counts[name]).tolist())
+            for name, total in self.sums.items()
+        }
+
+
+def _super_resolved(
+    codec: GridCodec, tokens: Tensor, fields: Tensor, factor: int
+) -> tuple[Tensor, Tensor]:
+    """Decoded on a finer grid, and the truth there."""
+    space = [factor * size for size in codec.geometry.space]
+    return codec.decode(tokens, space=space), upsampled(fields, codec.geometry.periodic, factor)
+
+
+def _between_points(
+    codec: GridCodec, values: Tensor, fields: Tensor, factor: int
+) -> tuple[Tensor, Tensor]:
+    """Local polynomials on a finer grid, and the truth there."""
+    places = [
+        ((torch.arange(factor * size) + 0.5) / factor - 0.5).to(values)
+        for size in codec.geometry.space
+    ]
+    periodic = codec.geometry.periodic
+    return resample(values, places, periodic), upsampled(fields, periodic, factor)
 
 
 def upsampled(
-    fields: Float[Tensor, "batch *space channel"], periodic: Sequence[bool]
-) -> Float[Tensor, "batch *double channel"]:
-    """The band-limited interpolant at the cell centres of a grid twice as fine."""
+    fields: Float[Tensor, "batch *space channel"], periodic: Sequence[bool], factor: int = 2
+) -> Float[Tensor, "batch *fine channel"]:
+    """The band-limited interpolant at the cell centres of a grid `factor` times as fine."""
     batch, *space, channels = fields.shape
-    out = fields.new_empty(batch, *(2 * size for size in space), channels)
-    for side in itertools.product((0, 1), repeat=len(space)):
-        offset = [0.25 if half else -0.25 for half in side]
-        places = tuple(slice(half, None, 2) for half in side)
+    out = fields.new_empty(batch, *(factor * size for size in space), channels)
+    for side in itertools.product(range(factor), repeat=len(space)):
+        offset = [(part + 0.5) / factor - 0.5 for part in side]
+        places = tuple(slice(part, None, factor) for part in side)
         out[(slice(None), *places)] = shifted(fields, offset, periodic)
     return out
-
-
-def _double_coords(codec: GridCodec) -> Float[Tensor, "query axis"]:
-    geometry = codec.geometry
-    axes = [
-        start + step * (torch.arange(2 * size, dtype=torch.float64) - 0.5) / 2
-        for size, start, step in zip(geometry.space, geometry.origin, geometry.spacing, strict=True)
-    ]
-    grid = torch.meshgrid(*axes, indexing="ij")
-    return torch.stack(grid, -1).reshape(-1, geometry.num_dims).to(codec.scale.device)
 
 
 def _band_ratios(

@@ -10,8 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ups.codec.interpolation import interpolate, shifted
-from ups.codec.patches import cosine_basis, patchify, unpatchify
+from ups.codec.interpolation import interpolate, resample, shifted
 
 DOUBLE = torch.float64
 
@@ -118,21 +117,11 @@ def test_a_shift_by_a_whole_number_of_points_is_a_roll():
     )
 
 
-@pytest.mark.parametrize(("dims", "patch"), [(1, 4), (2, 2), (2, 4), (3, 2)])
-def test_patches_are_taken_apart_and_put_together(dims, patch):
-    fields = torch.randn(2, *(patch * n for n in (2, 3, 1)[:dims]), 3)
-    patches = patchify(fields, patch)
-    assert patches.shape == (2, *(2, 3, 1)[:dims], patch**dims, 3)
-    assert torch.equal(unpatchify(patches, patch), fields)
-    corner = fields[(slice(None), *[slice(0, patch)] * dims)].flatten(1, -2)
-    assert torch.equal(patches[(slice(None), *[0] * dims)], corner)
-
-
-@pytest.mark.parametrize(("dims", "patch"), [(1, 1), (1, 8), (2, 4), (3, 2)])
-def test_the_cosine_basis_is_orthonormal_and_begins_with_the_mean(dims, patch):
-    basis = cosine_basis(patch, dims)
-    identity = torch.eye(patch**dims, dtype=DOUBLE)
-    torch.testing.assert_close(basis.T @ basis, identity, rtol=0, atol=1e-12)
-    torch.testing.assert_close(
-        basis[:, 0], torch.full((patch**dims,), patch ** (-dims / 2), dtype=DOUBLE)
-    )
+@pytest.mark.parametrize("periodic", [True, False])
+def test_resampling_a_product_of_places_is_interpolation_at_each_of_them(periodic):
+    values = torch.randn(2, 7, 9, 3, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
+    sides = [places(5, 7, seed=1), places(4, 9, seed=2)]
+    everywhere = torch.stack(torch.meshgrid(*sides, indexing="ij"), -1).flatten(0, 1)
+    found = resample(values, sides, (periodic,) * 2)
+    expected = interpolate(values, everywhere, (periodic,) * 2).unflatten(1, (5, 4))
+    torch.testing.assert_close(found, expected)
