@@ -157,7 +157,7 @@ def _tell(group: Sequence[subprocess.Popen[bytes]], number: int) -> None:
 
 def _wait(group: Sequence[subprocess.Popen[bytes]]) -> int:
     failed, since, told = 0, 0.0, False
-    while any(process.poll() is None for process in group):
+    while None in [process.poll() for process in group]:
         if not failed:
             failed, since = _first_failure(group), time.monotonic()
         elif time.monotonic() > since + _ALIKE_S + _GRACE_S:

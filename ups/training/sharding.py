@@ -56,8 +56,9 @@ class Parallel:
         # Found at the first step, said at every start: that nothing was unused, this time.
         warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
         self._ddp = DistributedDataParallel(
-            _LossModule(trainable, losses), broadcast_buffers=False, find_unused_parameters=True
+            _LossModule(trainable, losses), find_unused_parameters=True
         )
+        self._ddp.broadcast_buffers = False  # once was enough: they do not differ
         self.losses = self._ddp
 
     def averaging(self, wanted: bool) -> AbstractContextManager[None]:
