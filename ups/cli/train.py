@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -11,6 +12,8 @@ from ups import paths
 from ups.cli import _output
 from ups.cli._options import ConfigOption, Overrides
 from ups.errors import UsageError
+
+AUTO = "auto"
 
 
 class StageChoice(StrEnum):
@@ -36,33 +39,74 @@ def train(
         bool, typer.Option("--dry-run", help="Print the plan and the sizes; train nothing.")
     ] = False,
     resume: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Continue a run that was stopped.")
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Continue a run that was stopped; auto: the newest of this config, or a new one.",
+        ),
     ] = None,
+    nproc: Annotated[
+        int,
+        typer.Option(min=1, help="Processes on this machine, one for each GPU; or use torchrun."),
+    ] = 1,
 ) -> None:
     """Train in stages: codec, operator on its cached tokens, models of what that leaves over.
 
     Without --config the default is `configs/burgers1d.yaml`: the newest converted version of
     burgers1d. The resolved config is kept in the run's folder and can be passed back to --config.
+    Exit code 8 says that SIGTERM or SIGUSR1 stopped the run, and that its state was saved.
     """
-    from ups import runs
+    from ups.training.processes import find_place, launch, told_by_main
 
-    if resume is not None:
-        if config or overrides or dry_run:
-            raise UsageError("--resume takes the run's own config: leave out --config and --set")
-        _run(lambda **callbacks: _training().resume(runs.find_run(resume, with_stage=None),
-                                                    **callbacks))  # fmt: skip
-        return
+    if nproc > 1 and find_place().world_size == 1:
+        raise typer.Exit(launch(nproc, sys.argv[1:]))
+    with told_by_main():
+        if resume not in (None, AUTO):
+            if config or overrides or dry_run:
+                raise UsageError(
+                    "--resume RUN takes the run's own config: leave out --config and --set"
+                )
+            _resume(resume)
+        else:
+            _start(stage, config, overrides, dry_run=dry_run, is_resumed=resume == AUTO)
+
+
+def _resume(name: str) -> None:
+    from ups import runs
+    from ups.training.distributed import together
+
+    run = runs.find_run(name, with_stage=None)
+    with together(runs.run_experiment_of(run).device):
+        _run(lambda **callbacks: _training().resume(run, **callbacks))
+
+
+def _start(
+    stage: StageChoice | None,
+    config: ConfigOption,
+    overrides: Overrides,
+    *,
+    dry_run: bool,
+    is_resumed: bool,
+) -> None:
     from ups.config.loading import load_experiment
+    from ups.training.distributed import on_main, together
     from ups.training.session import open_session
 
-    session = open_session(load_experiment(config, overrides or []))
-    stages = _chosen(session, stage)
-    if dry_run:
-        _print_plan(session, stages)
-        return
-    names = ", ".join(task.store.name for task in session.tasks)
-    _output.summary("data", f"{names}, on {session.device}")
-    _run(lambda **callbacks: _training().train(session, stages, **callbacks))
+    experiment = load_experiment(config, overrides or [])
+    with together(experiment.device):
+        session = open_session(experiment)
+        stages = _chosen(session, stage)
+        if dry_run:
+            _print_plan(session, stages)
+            return
+        names = ", ".join(task.store.name for task in session.tasks)
+        _output.summary("data", f"{names}, on {session.device}")
+        if is_resumed:
+            run, state = on_main(lambda: _training().find_same_run(session, stages))
+            if state == "unfinished":
+                _run(lambda **callbacks: _training().resume(run, **callbacks))
+                return
+        _run(lambda **callbacks: _training().train(session, stages, **callbacks))
 
 
 def _chosen(session: Any, stage: StageChoice | None) -> list[str]:
@@ -78,8 +122,10 @@ def _training() -> Any:
 
 
 def _run(start: Any) -> None:
+    from ups.training.distributed import is_main
+
     with _output.Bars() as bars:
-        run = start(progress=bars, done=Told(bars))
+        run = start(progress=bars if is_main() else None, done=Told(bars))
     _output.summary("run", paths.display(run))
 
 

@@ -81,12 +81,6 @@ class FitResult:
     skipped: int
 
 
-def is_finished(checkpoint: Checkpoint, config: TrainingConfig) -> bool:
-    """Whether `<stage>-last.pt` is that of a stage that has nothing left to do."""
-    training = checkpoint.training or {}
-    return checkpoint.step >= config.steps or bool(training.get("reached"))
-
-
 @dataclass
 class Fit:
     """The moving state of one stage: everything that a resumed run needs.
@@ -327,7 +321,7 @@ class Fit:
                 "random": random_states(self.device),
                 "stage": self.stage.state_dict(),
                 "skipped": self.skipped,
-                "reached": self._reached,
+                "finished": self.is_done,
             },
         )
 
@@ -357,7 +351,7 @@ class Fit:
         restore_random_states(state["random"], self.device)
         self.stage.load_state_dict(state["stage"])
         self.watch.set_skipped(state["skipped"])
-        self.skipped, self._reached = state["skipped"], state["reached"]
+        self.skipped, self._reached = state["skipped"], state["finished"]
         self.step, self.best = saved.step, saved.metrics
 
     def _log_step(self) -> None:

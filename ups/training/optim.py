@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from ups.config.stages import AdamWConfig, MuonConfig, OptimizerConfig, ScheduleConfig
 from ups.training.sharding import gathered_state, local, spread_state
@@ -109,7 +110,7 @@ def clip(grads: list[Tensor], limit: float | None) -> Float[Tensor, ""]:
         The norm before.
     """
     norm = nn.utils.get_total_norm(grads)
-    if isinstance(norm, torch.distributed.tensor.DTensor):
+    if isinstance(norm, DTensor):
         norm = norm.full_tensor()
     if limit is not None:
         share = (limit / (norm + 1e-6)).clamp(max=1.0)
@@ -166,7 +167,7 @@ class Average:
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay, self.updates = decay, 0
         self._module = module
-        self._shadow = snapshot({**dict(module.named_parameters())})
+        self._shadow = snapshot(dict(module.named_parameters()))
 
     @torch.no_grad()
     def update(self) -> None:
@@ -212,13 +213,13 @@ def own_tensors(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in named if name in saved}
 
 
-def snapshot(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def snapshot(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies of weights and buffers by name, sharded as they are."""
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
 @torch.no_grad()
-def overwrite(targets: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+def overwrite(targets: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
     """Copy values into the tensors of the same names."""
     for name, target in targets.items():
         local(target).copy_(local(values[name]))

@@ -12,7 +12,7 @@ from toy_stage import ToyCheckpoints, fit_of, load
 
 from ups.errors import CheckpointError, ConfigError
 from ups.training import loop, signals
-from ups.training.loop import DivergedError, InterruptedRunError, PreemptedRunError, is_finished
+from ups.training.loop import DivergedError, InterruptedRunError, PreemptedRunError
 
 SPEED = {"samples_per_s", "peak_memory_bytes", "mfu"}
 EVERYTHING = {
@@ -163,8 +163,7 @@ def test_a_stage_that_has_what_it_wants_stops_early_and_stays_stopped(tmp_path):
     assert records.of("loss")[-1] < 0.5 <= min(records.of("loss")[:-1])
     assert records.rows[-1]["step"] == result.steps
     assert "error" in records.rows[-1], "validated where it stopped"
-    saved = load(fit.last_path)
-    assert is_finished(saved, fit.config)
+    assert load(fit.last_path).training["finished"]
     again, _ = fit_of(tmp_path, stop_below=0.5, steps=400)
     again.restore()
     assert again.run().first == result.steps
@@ -175,7 +174,11 @@ def test_a_run_on_its_way_is_not_finished(tmp_path):
     fit, _ = fit_of(tmp_path)
     with pytest.raises(InterruptedRunError):
         fit.run(signal_after(3))
-    assert not is_finished(load(fit.last_path), fit.config)
+    assert not load(fit.last_path).training["finished"]
+    rest, _ = fit_of(tmp_path)
+    rest.restore()
+    rest.run()
+    assert load(fit.last_path).training["finished"]
 
 
 def test_the_criterion_chooses_what_is_kept(tmp_path):
