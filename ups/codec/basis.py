@@ -69,13 +69,19 @@ class PrincipalBasis(nn.Module):
         self, values: Float[Tensor, "batch *anchors value"]
     ) -> Float[Tensor, "batch *anchors dim"]:
         means, rest = values[..., : self.num_fields], values[..., self.num_fields :]
-        return torch.cat([means, rest @ self.components], -1)
+        return torch.cat([means, self._product(rest, self.components)], -1)
 
     def inverse(
         self, tokens: Float[Tensor, "batch *anchors dim"]
     ) -> Float[Tensor, "batch *anchors value"]:
         means, rest = tokens[..., : self.num_fields], tokens[..., self.num_fields :]
-        return torch.cat([means, rest @ self.components.T], -1)
+        return torch.cat([means, self._product(rest, self.components.T)], -1)
+
+    def _product(
+        self, values: Float[Tensor, "batch *anchors old"], matrix: Float[Tensor, "old new"]
+    ) -> Float[Tensor, "batch *anchors new"]:
+        with torch.autocast(values.device.type, enabled=False):
+            return values.to(matrix) @ matrix
 
     def fit(self, moment: Float[Tensor, "rest rest"]) -> None:
         """Take the leading eigenvectors of the second moment of what the means leave over."""

@@ -236,7 +236,7 @@ class GridCodec(nn.Module):
             queries: The points to decode at, instead: (batch, query, channel).
             space: Points along each axis, instead, at the centres of the cells of the same box.
         """
-        tokens = tokens.unflatten(1, self.anchors)
+        tokens = tokens.to(self.scale.dtype).unflatten(1, self.anchors)
         values = self._on_grid(tokens)
         if queries is not None:
             values = self._between(tokens, values, self.grid_positions(queries))

@@ -57,7 +57,8 @@ def resample(
         indices, weights = _stencil(place, size, wraps)
         matrix = torch.zeros(size, len(place), dtype=values.dtype, device=values.device)
         matrix = matrix.scatter_add(0, indices.T, weights.T.to(values.dtype))
-        values = torch.tensordot(values, matrix, ([axis], [0])).movedim(-1, axis)
+        with torch.autocast(values.device.type, enabled=False):
+            values = torch.tensordot(values, matrix, ([axis], [0])).movedim(-1, axis)
     return values
 
 

@@ -56,7 +56,8 @@ class PatchTransform(nn.Module):
 
     Where the last patch of an axis has m < p points it is transformed by the cosines of m points,
     times sqrt(p / m), and its missing coefficients are zero: coefficient 0 is sqrt(points) times
-    the mean of the patch in every patch.
+    the mean of the patch in every patch. Mixed precision does not apply: bfloat16 here would cost
+    more than the codec is allowed to.
 
     Attributes:
         anchors: Patches along each axis.
@@ -109,6 +110,12 @@ class PatchTransform(nn.Module):
     def forward(
         self, fields: Float[Tensor, "batch *space channel"]
     ) -> Float[Tensor, "batch *anchors coefficient channel"]:
+        with torch.autocast(fields.device.type, enabled=False):
+            return self._forth(fields.to(self.get_buffer("whole0")))
+
+    def _forth(
+        self, fields: Float[Tensor, "batch *space channel"]
+    ) -> Float[Tensor, "batch *anchors coefficient channel"]:
         x = fields
         for axis, (size, run) in enumerate(zip(self.space, self.patch, strict=True)):
             at, short = 1 + axis, size % run
@@ -122,6 +129,12 @@ class PatchTransform(nn.Module):
         return x.flatten(-len(self.patch))[..., self.order].transpose(-1, -2)
 
     def inverse(
+        self, coefficients: Float[Tensor, "batch *anchors coefficient channel"]
+    ) -> Float[Tensor, "batch *space channel"]:
+        with torch.autocast(coefficients.device.type, enabled=False):
+            return self._back(coefficients.to(self.get_buffer("whole0")))
+
+    def _back(
         self, coefficients: Float[Tensor, "batch *anchors coefficient channel"]
     ) -> Float[Tensor, "batch *space channel"]:
         x = coefficients.transpose(-1, -2)[..., self.place].unflatten(-1, self.patch)

@@ -29,10 +29,10 @@ def geometry_of(dims, periodic, space=None, fields=("u", "v")):
     )  # fmt: skip
 
 
-def codec_of(dims, periodic, *, random=True, **options):
+def codec_of(dims, periodic, *, random=True, space=None, **options):
     torch.manual_seed(0)
     config = GridCodecConfig(**({"patch_size": PATCHES[dims], "width": 8, "depth": 2} | options))
-    codec = GridCodec(config, geometry_of(dims, periodic)).double()
+    codec = GridCodec(config, geometry_of(dims, periodic, space)).double()
     codec.set_normalisation([0.5, -1.0], [2.0, 0.1])
     if random:
         for weight in codec.parameters():
@@ -102,6 +102,58 @@ def test_derivatives_with_respect_to_the_place_match_finite_differences(codec):
     assert torch.autograd.gradcheck(
         lambda q: codec.decode(tokens, q), queries, eps=1e-6, atol=1e-4, rtol=1e-4
     )
+
+
+@pytest.mark.parametrize(("dims", "periodic"), [(1, (True,)), (2, (False, True))])
+def test_second_derivatives_with_respect_to_the_place_are_right(dims, periodic):
+    codec = codec_of(dims, periodic)
+    tokens = codec.encode(fields_for(codec, batch=1))
+    queries = (codec.geometry.coords()[2:4] + 0.013).requires_grad_()
+    assert torch.autograd.gradgradcheck(
+        lambda q: codec.decode(tokens, q), queries, eps=1e-6, atol=1e-3, rtol=1e-3
+    )
+
+
+def test_the_second_derivative_of_a_polynomial_is_exact_even_at_grid_points():
+    codec = codec_of(1, (False,), random=False)
+    x = codec.geometry.coords()[:, 0]
+    fields = torch.stack([x**5, 1 - x**3], -1)[None]
+    queries = codec.geometry.coords()[3:9].clone().requires_grad_()
+    values = codec.decode(codec.encode(fields), queries)
+    for field, exact in enumerate((20 * queries[:, 0] ** 3, -6 * queries[:, 0])):
+        (slope,) = torch.autograd.grad(
+            values[0, :, field].sum(), queries, create_graph=True, retain_graph=True
+        )
+        (second,) = torch.autograd.grad(slope.sum(), queries, retain_graph=True)
+        torch.testing.assert_close(second[:, 0], exact.detach(), rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("options", [{}, {"basis": "pca"}, {"compression": 4, "basis": "pca"}])
+def test_mixed_precision_does_not_touch_the_linear_part(options):
+    codec = codec_of(2, (True, False), random=False, **options).float()
+    fields = fields_for(codec).float()
+    exact = codec.linear(fields)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        tokens = codec.encode(fields)
+        assert tokens.dtype == torch.float32
+        torch.testing.assert_close(codec.decode(tokens), exact, rtol=0, atol=1e-5)
+    rounded = codec.decode(tokens.bfloat16())
+    torch.testing.assert_close(rounded, exact, rtol=0, atol=0.1)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("options", [{}, {"compression": 4, "basis": "pca", "encoder": "learned"}])
+def test_a_gpu_gives_the_same(options):
+    codec = codec_of(2, (True, False), space=(10, 18), **options)
+    fields, queries = fields_for(codec), codec.geometry.coords() + 0.01
+    codec.fit([fields])
+    expected = [*codec(fields, queries), codec.decode(codec.encode(fields), space=(20, 36))]
+    codec = codec.cuda()
+    fields, queries = fields.cuda(), queries.cuda()
+    codec.fit([fields])
+    found = [*codec(fields, queries), codec.decode(codec.encode(fields), space=(20, 36))]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.cpu(), other)
 
 
 def test_a_query_does_not_depend_on_the_others(codec):

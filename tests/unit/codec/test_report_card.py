@@ -31,7 +31,7 @@ def noise(space, batch=1):
 )
 def test_bands_add_up_in_squares(space, periodic):
     card = report_card(codec_of(space, periodic, coefficients=3), [noise(space)])
-    for errors in (card.native, card.double, card.double_linear):
+    for errors in (card.native, card.floor, card.double, card.double_linear, card.quadruple):
         total = math.sqrt(errors.low**2 + errors.mid**2 + errors.high**2)
         assert errors.nrmse == pytest.approx(total, rel=1e-6)
         assert errors.nrmse > 0.1
@@ -77,3 +77,56 @@ def test_doubling_the_points_of_a_sine_gives_the_sine():
     x, fine = ((torch.arange(n, dtype=torch.float64) + 0.5) / n for n in (16, 32))
     found = upsampled(torch.sin(6 * math.pi * x)[None, :, None], (True,))[0, :, 0]
     torch.testing.assert_close(found, torch.sin(6 * math.pi * fine), rtol=0, atol=1e-6)
+
+
+def test_the_floor_is_what_the_learned_parts_start_from():
+    codec = codec_of((64,), (True,), coefficients=3)
+    untrained = report_card(codec, [noise((64,), 4)])
+    assert untrained.floor == untrained.native
+    torch.nn.init.normal_(codec.decoder.out.weight, std=0.5)
+    card = report_card(codec, [noise((64,), 4)])
+    assert card.floor == untrained.floor
+    assert card.native.nrmse > 1.01 * card.floor.nrmse
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+@pytest.mark.parametrize("periodic", [True, False])
+def test_the_band_limited_truth_is_exact_at_any_factor(factor, periodic):
+    coarse = (torch.arange(16, dtype=torch.float64) + 0.5) / 16
+    fine = (torch.arange(16 * factor, dtype=torch.float64) + 0.5) / (16 * factor)
+    found = upsampled(torch.cos(6 * math.pi * coarse)[None, :, None], (periodic,), factor)
+    torch.testing.assert_close(found[0, :, 0], torch.cos(6 * math.pi * fine), rtol=0, atol=1e-6)
+
+
+def test_super_resolution_of_a_smooth_field_is_good_and_of_a_learned_codec_its_own():
+    x = (torch.arange(64) + 0.5) / 64
+    fields = torch.sin(4 * math.pi * x)[None, :, None]
+    codec = codec_of((64,), (True,))
+    good = report_card(codec, [fields])
+    assert max(good.double.nrmse, good.quadruple.nrmse) < 1e-4
+    assert good.double == good.double_linear
+    torch.nn.init.normal_(codec.anypoint.local.out.weight, std=0.5)
+    bad = report_card(codec, [fields])
+    assert min(bad.double.nrmse, bad.quadruple.nrmse) > 1e-2
+    assert bad.double_linear == good.double_linear
+    assert bad.native == good.native
+
+
+def test_quadrupling_can_be_left_out_and_is_bounded(monkeypatch):
+    codec, fields = codec_of((16, 32), (True, True)), noise((16, 32), 4)
+    card = report_card(codec, [fields], quadruple=False)
+    assert card.quadruple is None
+    assert card.to_dict()["quadruple"] is None
+    monkeypatch.setattr("ups.codec.report_card._MAX_VALUES", 16 * 32 * 16 * 2)
+    few = report_card(codec, [fields]).quadruple
+    monkeypatch.undo()
+    assert few == report_card(codec, [fields[:2]]).quadruple
+    assert few != report_card(codec, [fields]).quadruple
+
+
+def test_the_card_as_plain_values_keeps_its_names():
+    content = report_card(codec_of((64,), (True,)), [noise((64,))]).to_dict()
+    assert list(content) == [
+        "native", "floor", "double", "double_linear", "quadruple", "compression", "num_frames",
+    ]  # fmt: skip
+    assert list(content["floor"]) == ["nrmse", "low", "mid", "high"]
