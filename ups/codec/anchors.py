@@ -148,6 +148,8 @@ class AnchorGrid:
         seats = base[:, None] + steps
         exists = (wraps | ((seats >= 0) & (seats < size))).all(-1)
         relative = place[:, None] - seats
+        turns = torch.where(wraps, (relative.detach() / size).round() * size, 0.0)
+        relative = relative - turns
         square = relative.square().sum(-1).masked_fill(~exists, math.inf)
         fewest = math.prod(
             len(r) if wrap else min(3, each)

@@ -57,7 +57,7 @@ class PointCodec(nn.Module):
     Shape:
         values: (node, channel), physical units, all samples of the batch one after the other
         tokens: (batch, tokens, dim)
-        coords: (query, dim), physical units
+        coords: (query, axis), physical units
 
     Raises:
         ConfigError: `config.anchors` has other dimensions than the data.
@@ -202,14 +202,14 @@ class PointCodec(nn.Module):
     def decode(
         self,
         tokens: Float[Tensor, "batch tokens dim"],
-        coords: Float[Tensor, "query dim"],
+        coords: Float[Tensor, "query axis"],
         sample: Int64[Tensor, " query"],
     ) -> Float[Tensor, "query channel"]:
         """Values at any points; `sample` says of which sample each is asked."""
         return self._decode(tokens[None], coords, sample)[0]
 
     def decode_frames(
-        self, tokens: Float[Tensor, "time tokens dim"], coords: Float[Tensor, "query dim"]
+        self, tokens: Float[Tensor, "time tokens dim"], coords: Float[Tensor, "query axis"]
     ) -> Float[Tensor, "time query channel"]:
         """Values of many frames at the same points."""
         sample = torch.zeros(len(coords), dtype=torch.int64, device=coords.device)
@@ -268,7 +268,7 @@ class PointCodec(nn.Module):
     def _decode(
         self,
         tokens: Float[Tensor, "time batch tokens dim"],
-        coords: Float[Tensor, "query dim"],
+        coords: Float[Tensor, "query axis"],
         sample: Int64[Tensor, " query"],
     ) -> Float[Tensor, "time query channel"]:
         per_query = len(tokens) * self.config.neighbours * max(self.config.width, self.latent_dim)
@@ -280,7 +280,7 @@ class PointCodec(nn.Module):
     def _at(
         self,
         tokens: Float[Tensor, "time batch tokens dim"],
-        coords: Float[Tensor, "query dim"],
+        coords: Float[Tensor, "query axis"],
         sample: Int64[Tensor, " query"],
     ) -> Float[Tensor, "time query channel"]:
         coefficients = tokens.unflatten(-1, (self.num_basis, self.num_fields))

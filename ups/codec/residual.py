@@ -49,7 +49,8 @@ def build_graph(
     periods = grid.periods
     sender, receiver = cloud.edges.T
     steps = shortest(cloud.coords[receiver] - cloud.coords[sender], periods) / spacing
-    chosen = farthest_points(cloud, supernodes, periods)
+    middle = [(low + high) / 2 for low, high in grid.bounds]
+    chosen = farthest_points(cloud, supernodes, periods, middle)
     places, sample = cloud.coords[chosen], cloud.sample[chosen]
     pooled = nearest(places, sample, cloud.coords, cloud.sample, neighbours, periods)
     anchors = grid.centres().to(cloud.coords).repeat(cloud.num_samples, 1)
@@ -133,7 +134,7 @@ class ResidualDecoder(nn.Module):
 
     Shape:
         tokens: (time, row, dim), of amplitude 1; a row is an anchor of a sample
-        coords: (query, dim), physical units
+        coords: (query, axis), physical units
         sample: (query,)
         output: (time, query, field)
     """
@@ -150,7 +151,7 @@ class ResidualDecoder(nn.Module):
     def forward(
         self,
         tokens: Float[Tensor, "time row dim"],
-        coords: Float[Tensor, "query dim"],
+        coords: Float[Tensor, "query axis"],
         sample: Int64[Tensor, " query"],
     ) -> Float[Tensor, "time query field"]:
         near = self.grid.nearest(coords, self.neighbours)

@@ -33,16 +33,20 @@ class Nearest:
 
 def shortest(steps: Float[Tensor, "*some dim"], periods: Periods) -> Float[Tensor, "*some dim"]:
     """Differences of positions, the shortest way round periodic axes."""
+    if not any(periods):
+        return steps
     box = steps.new_tensor([period or torch.inf for period in periods])
     turns = (steps / box).round()
     return steps - torch.where(turns == 0, 0.0, turns * box)
 
 
-def farthest_points(cloud: Cloud, number: int, periods: Periods) -> Int64[Tensor, " chosen"]:
+def farthest_points(
+    cloud: Cloud, number: int, periods: Periods, start: Sequence[float]
+) -> Int64[Tensor, " chosen"]:
     """Farthest-point sampling in every sample of a batch, deterministic.
 
-    The first is the node nearest to the mean of its sample's positions; each next one is the node
-    farthest from all before. A sample of fewer nodes gives all of them.
+    The first is the node nearest to `start`; each next one is the node farthest from all before.
+    A sample of fewer nodes gives all of them.
 
     Returns:
         Numbers of nodes of the batch, by sample, in the order of choice.
@@ -59,9 +63,8 @@ def farthest_points(cloud: Cloud, number: int, periods: Periods) -> Int64[Tensor
     is_node = torch.zeros(shape, dtype=torch.bool, device=counts.device)
     is_node[cloud.sample, place] = True
     rows = torch.arange(cloud.num_samples, device=counts.device)
-    centre = coords.sum(1) / counts[:, None]
-    from_centre = (coords - centre[:, None]).square().sum(-1)
-    chosen = [torch.where(is_node, from_centre, torch.inf).argmin(1)]
+    from_start = shortest(coords - coords.new_tensor(start), periods).square().sum(-1)
+    chosen = [torch.where(is_node, from_start, torch.inf).argmin(1)]
     away = torch.where(is_node, torch.inf, -1.0)
     for _ in range(1, min(number, shape[1])):
         steps = shortest(coords - coords[rows, chosen[-1]][:, None], periods)
