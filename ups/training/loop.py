@@ -110,7 +110,12 @@ class Fit:
         _check(config, self.stage.name, self.device)
         usual = 1 if self.device.type == "cpu" else config.log_every
         self._look_every = self.look_every or usual
-        self.parallel = Parallel(module, self.stage.losses, config.sharding)
+        self.parallel = Parallel(
+            module,
+            self.stage.losses,
+            config.sharding,
+            leaves_unused=getattr(self.stage, "leaves_unused", True),
+        )
         self.optimizers: Optimizers = build_optimizer(module, config.optimizer)
         self.average = Average(module, config.ema_decay) if config.ema_decay else None
         self.plateau = Plateau(config.schedule)

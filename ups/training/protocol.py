@@ -17,8 +17,11 @@ class Stage(Protocol):
     `batch` must depend on the step alone, so that a resumed run repeats the uninterrupted one; of
     several processes each takes its `distributed.portion` of the same global batch. `losses` are
     means over the samples. `validate` must give the same on all processes; where weights are
-    sharded it must run the trained module equally often on each. A stage that knows the
-    floating-point operations of one optimizer step may say so as `flops_per_step`.
+    sharded it must run the trained module equally often on each.
+
+    A stage may say more: `flops_per_step`, the floating-point operations of one optimizer step of
+    all processes; `leaves_unused = False` where every step uses every weight, which saves several
+    processes a search.
 
     Attributes:
         criterion: Key of `validate()` whose smallest value chooses the checkpoint.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -35,17 +34,20 @@ class _LossModule(nn.Module):
 class Parallel:
     """The losses of one stage, computed so that gradients become those of the global batch.
 
-    Copies (DDP) start from the first process' weights, and may leave weights unused: those of
-    other tasks, or of loss terms that are not on yet. Shards (FSDP2) are one for each unit of
+    Copies (DDP) start from the first process' weights. Shards (FSDP2) are one for each unit of
     `shardable` and one for what is left.
 
     Args:
         trainable: Sharded in place: optimizers must be built afterwards.
+        leaves_unused: Whether some step may leave some weight without a gradient: those of other
+            tasks, say. DDP then searches the graph at every step, and says so if it was in vain.
     Raises:
         ConfigError: 'fsdp' is asked for and the module has no unit to shard.
     """
 
-    def __init__(self, trainable: nn.Module, losses: Losses, sharding: str) -> None:
+    def __init__(
+        self, trainable: nn.Module, losses: Losses, sharding: str, *, leaves_unused: bool
+    ) -> None:
         self._ddp: DistributedDataParallel | None = None
         self.losses = losses
         if world_size() == 1:
@@ -53,10 +55,8 @@ class Parallel:
         if sharding == "fsdp":
             shard(trainable)
             return
-        # Found at the first step, said at every start: that nothing was unused, this time.
-        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
         self._ddp = DistributedDataParallel(
-            _LossModule(trainable, losses), find_unused_parameters=True
+            _LossModule(trainable, losses), find_unused_parameters=leaves_unused
         )
         self._ddp.broadcast_buffers = False  # once was enough: they do not differ
         self.losses = self._ddp
