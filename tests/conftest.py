@@ -21,10 +21,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A fresh UPS_HOME, so that no test reads or writes outside its own folder."""
+    """A fresh UPS_HOME, so that no test reads or writes outside its own folder.
+
+    Without a key for W&B, so that no test imports wandb or uploads anything unless it asks to.
+    """
     folder = tmp_path / "home"
     monkeypatch.setenv("UPS_HOME", str(folder))
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
     return folder
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
 
 from ups import checkpoint as checkpoints
-from ups.checkpoint import Checkpoint, Identity
+from ups.checkpoint import Checkpoint, Identity, TaskIdentity
 from ups.codec.grid import GridCodec, GridGeometry
 from ups.config.models import GridCodecConfig, LatentOperatorConfig
 from ups.config.schema import Experiment
 from ups.errors import CheckpointError
-from ups.models.operator import LatentOperator, TokenLayout
+from ups.models.layout import TokenLayout
+from ups.models.operator import LatentOperator
 from ups.registry import load_card
 
 
@@ -23,26 +25,38 @@ def random_weights(module):
     return module
 
 
+def layout(**changes):
+    usual = {
+        "anchors": (4,), "periodic": (True,), "latent_dim": 2, "num_fields": 1, "separable": True,
+        "points_per_token": 4, "conserved": (True,), "num_parameters": 1, "dt": 0.05,
+        "family": "burgers", "boundaries": ((0, 0),),
+    }  # fmt: skip
+    return TokenLayout(**usual | changes)
+
+
 @pytest.fixture
 def saved():
     torch.manual_seed(0)
     geometry = GridGeometry((16,), (1 / 32,), (1 / 16,), (True,), ("u",))
     codec = random_weights(GridCodec(GridCodecConfig(patch_size=4, coefficients=2), geometry))
     codec.set_normalisation([0.3], [2.5])
-    layout = TokenLayout((4,), (True,), 2, 4, (True,), 1, 0.05)
-    operator = random_weights(LatentOperator(LatentOperatorConfig(width=8, depth=1), layout))
-    operator.step_size.fill_(0.125)
+    layouts = {"burgers1d": layout()}
+    operator = random_weights(LatentOperator(LatentOperatorConfig(width=8, depth=1), layouts))
+    task = TaskIdentity(
+        "burgers1d", "v", "a" * 64, "b" * 16, 1, codec.fingerprint(),
+        load_card("burgers1d").parameters, 0.05,
+    )  # fmt: skip
     return Checkpoint(
         stage="operator",
         step=7,
         experiment=Experiment.model_validate(
             {"name": "x", "data": {"dataset": "burgers1d"}, "operator": {"width": 8}}
         ),
-        identity=Identity("burgers1d", "v", "a" * 64, "b" * 16, codec.fingerprint(), "", "0.1", 3),
-        codec=codec.eval(),
-        operator=operator,
-        parameters=load_card("burgers1d").parameters,
-        dt=0.05,
+        identity=Identity("", "0.1", 3, {"codec": "c" * 64}),
+        tasks={"burgers1d": task},
+        codecs={"burgers1d": codec.eval()},
+        layouts=layouts,
+        modules={"operator": operator.eval()},
         metrics={"valid_nrmse": 0.5},
     )
 
@@ -58,8 +72,8 @@ def path(tmp_path, saved):
 def outputs(checkpoint):
     surrogate = checkpoint.surrogate()
     fields = torch.randn(3, 16, 1, generator=torch.Generator().manual_seed(1))
-    parameters = torch.tensor([[0.01], [0.1], [1.0]], dtype=torch.float64)
-    states = surrogate.roll(fields, parameters)
+    given = surrogate.given(torch.tensor([[0.01], [0.1], [1.0]], dtype=torch.float64))
+    states = surrogate.roll(surrogate.codec.encode(fields)[:, None], given)
     next(states)
     queries = torch.rand(5, 1, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     return surrogate.codec.decode(next(states)), surrogate.codec.decode(next(states), queries)
@@ -69,16 +83,51 @@ def test_a_loaded_checkpoint_gives_the_same_outputs_and_says_the_same(path, save
     loaded = checkpoints.load(path)
     for found, expected in zip(outputs(loaded), outputs(saved), strict=True):
         assert torch.equal(found, expected)
-    for name in ("stage", "step", "experiment", "identity", "parameters", "dt", "metrics"):
+    for name in ("stage", "step", "experiment", "identity", "tasks", "layouts", "metrics"):
         assert getattr(loaded, name) == getattr(saved, name)
-    assert loaded.codec.fingerprint() == saved.codec.fingerprint()
+    assert loaded.codec().fingerprint() == saved.codec().fingerprint()
     assert loaded.training is None
 
 
-def test_a_loaded_codec_is_frozen(path):
-    codec = checkpoints.load(path).codec
-    assert not codec.training
-    assert not any(weight.requires_grad for weight in codec.parameters())
+def test_loaded_modules_are_frozen(path):
+    loaded = checkpoints.load(path)
+    for module in (loaded.codec(), loaded.modules["operator"]):
+        assert not module.training
+        assert not any(weight.requires_grad for weight in module.parameters())
+
+
+def several(saved):
+    """The same data under two names, one of them known to the operator only as 'b'."""
+    (known,), (codec,) = saved.tasks.values(), saved.codecs.values()
+    layouts = {"a": layout(), "b": layout(num_parameters=0)}
+    operator = LatentOperator(LatentOperatorConfig(width=8, depth=1), layouts)
+    return replace(
+        saved, tasks={"a": known, "b": replace(known, parameters=())},
+        codecs={"a": codec, "b": codec}, layouts=layouts, modules={"operator": operator},
+    )  # fmt: skip
+
+
+def test_several_tasks_survive_in_order_and_are_asked_for_by_name(tmp_path, saved):
+    checkpoints.save(tmp_path / "x.pt", several(saved))
+    loaded = checkpoints.load(tmp_path / "x.pt")
+    assert list(loaded.tasks) == ["a", "b"]
+    assert loaded.surrogate("b").task == "b"
+    assert len(loaded.surrogate("a").cards) == 1
+    assert loaded.surrogate("b").cards == ()
+    with pytest.raises(CheckpointError, match="holds several tasks: a, b"):
+        loaded.surrogate()
+    with pytest.raises(CheckpointError, match="holds no task 'c': a, b"):
+        loaded.codec("c")
+
+
+def test_a_module_keeps_the_tasks_that_it_was_trained_on(tmp_path, saved):
+    both = several(saved)
+    alone = {"b": both.layouts["b"]}
+    part = LatentOperator(LatentOperatorConfig(width=8, depth=1), alone)
+    checkpoints.save(tmp_path / "x.pt", replace(both, modules={"operator": part}))
+    found = checkpoints.load(tmp_path / "x.pt").modules["operator"]
+    assert list(found.layouts) == ["b"]
+    assert found.state_dict().keys() == part.state_dict().keys()
 
 
 def test_training_state_survives(path, saved):
@@ -101,7 +150,7 @@ def test_a_file_cut_short_is_called_damaged(path, share):
 @pytest.mark.parametrize("content", [{"weights": torch.zeros(2)}, [1, 2], {"format": "other"}])
 def test_another_torch_file_is_not_a_checkpoint(tmp_path, content):
     torch.save(content, tmp_path / "x.pt")
-    with pytest.raises(CheckpointError, match="not a checkpoint of format 'ups-checkpoint-1'"):
+    with pytest.raises(CheckpointError, match="not a checkpoint of format 'ups-checkpoint-2'"):
         checkpoints.load(tmp_path / "x.pt")
 
 
@@ -134,7 +183,7 @@ def test_a_missing_checkpoint_is_named(tmp_path):
 
 def test_weights_of_another_shape_do_not_fit(path):
     content = torch.load(path, weights_only=True)
-    content["operator"]["config"]["width"] = 16
+    content["modules"]["operator"]["config"]["width"] = 16
     torch.save(content, path)
     with pytest.raises(CheckpointError, match="does not fit this version of ups"):
         checkpoints.load(path)
@@ -150,8 +199,8 @@ def test_a_failed_save_keeps_the_old_checkpoint(path, saved):
 
 
 def test_a_codecs_checkpoint_cannot_roll_out(path, saved):
-    saved.operator = None
+    saved.modules = {}
     checkpoints.save(path, saved)
-    with pytest.raises(CheckpointError, match="holds no operator") as caught:
+    with pytest.raises(CheckpointError, match="holds no model that predicts") as caught:
         checkpoints.load(path).surrogate()
-    assert caught.value.hint == "ups train --stage operator"
+    assert caught.value.hint == "ups train --stage operator, or steady_prior"
