@@ -188,8 +188,6 @@ class OperatorStageConfig(TrainingConfig):
     max_stride: PositiveInt = Field(
         1, description="Windows at a random stride up to this; the operator is told dt."
     )
-    first_frame: NonNegativeInt = Field(0, description="Frames before it are not trained on.")
-    last_frame: PositiveInt | None = Field(None, description="Frames after it are not either.")
     validation_trajectories: PositiveInt = Field(
         64, description="Rolled out to the end at each validation; they choose the checkpoint."
     )
@@ -265,7 +263,7 @@ class SteadyPriorStageConfig(TrainingConfig):
     smallest_noise: PositiveFloat = Field(
         1e-3, description="Noise level of the last refinement, relative to the solution."
     )
-    first_share: Share = Field(0.5, description="Share of samples that train the prediction.")
+    first_share: Share = Field(0.8, description="Share of samples that train the prediction.")
     validation_trajectories: PositiveInt = 256
 
     def model(self, default: BackboneConfig) -> PriorConfig:

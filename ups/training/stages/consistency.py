@@ -212,5 +212,6 @@ class ConsistencyStage(StageDefaults):
 
     def checkpoint(self, step: int, metrics: dict[str, float]) -> Checkpoint:
         return self.make_checkpoint(
-            self.name, step, metrics, operator=self.operator, residual=self.student
-        )
+            self.name, step, metrics,
+            operator=self.operator, residual=self.teacher, flow_map=self.student,
+        )  # fmt: skip
