@@ -6,7 +6,7 @@ used, so that `import ups` stays cheap:
     load_card, download, generate, convert, audit, show       getting data and looking at it
     open_store, TrajectoryStore, PointStore                   reading it
     Windows, Augmentation, Mixture, load_batches              training samples of it
-    load_experiment, train, resume, build_codec_cache         training
+    load_experiment, train, resume, build_caches              training
     load_run, rollout, evaluate, nrmse                        using and judging a run
     add_entry, rank                                           leaderboard
     quickstart                                                all of it once
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ups.models.surrogate import Surrogate
     from ups.pipeline import quickstart
     from ups.registry import DatasetCard, load_card
-    from ups.training.latents import build_codec_cache
+    from ups.training.latents import build_caches
     from ups.training.run import resume, train
     from ups.training.session import open_session
 
@@ -57,7 +57,7 @@ _HOME = {
     "Windows": "data.reading.windows",
     "add_entry": "leaderboard.entries:add",
     "audit": "data.audit",
-    "build_codec_cache": "training.latents",
+    "build_caches": "training.latents",
     "convert": "data.convert",
     "download": "data.download.run",
     "evaluate": "evaluation.evaluate",
@@ -88,7 +88,7 @@ __all__ = [
     "Windows",
     "add_entry",
     "audit",
-    "build_codec_cache",
+    "build_caches",
     "convert",
     "download",
     "evaluate",

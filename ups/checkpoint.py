@@ -245,7 +245,9 @@ def _task(content: Mapping[str, Any]) -> TaskIdentity:
 
 
 def _layout(content: Mapping[str, Any]) -> TokenLayout:
-    found = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+    found: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in content.items()
+    }
     found["boundaries"] = tuple(tuple(pair) for pair in found["boundaries"])
     return TokenLayout(**found)
 
@@ -259,7 +261,7 @@ def _codec_content(codec: Codec) -> dict[str, Any]:
 
 
 def _codec(content: Mapping[str, Any]) -> Codec:
-    geometry = {
+    geometry: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in content["geometry"].items()
     }

@@ -203,7 +203,7 @@ def describe_cache(outcome: Any) -> str:
     )
 
 
-def _print_plan(session: Any, stages: list[str]) -> None:
+def _print_plan(session: Any, stages: Any) -> None:
     from ups.config.loading import to_yaml
     from ups.training.plan import costs, plan
 

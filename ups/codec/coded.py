@@ -108,22 +108,24 @@ class CodedGrid:
         block = self.store.fields[members][:, _every(frames)]
         return list(torch.from_numpy(np.ascontiguousarray(block)))
 
-    def training_frames(self, limit: int = 20_000) -> Iterator[Float[Tensor, "batch *rest"]]:
+    def training_frames(
+        self, frames: range, limit: int = 20_000
+    ) -> Iterator[Float[Tensor, "batch *rest"]]:
         """At most `limit` frames of the training split, evenly spread, for fitting a codec."""
-        for frames in frames_of(self.store, "train", limit, batch_size=256):
-            yield frames.to(self.codec.scale.device)
+        for batch in frames_of(self.store, "train", frames, limit, batch_size=256):
+            yield batch.to(self.codec.scale.device)
 
 
 def frames_of(
-    store: TrajectoryStore, split: str, limit: int, *, batch_size: int = 64
+    store: TrajectoryStore, split: str, frames: range, limit: int, *, batch_size: int = 64
 ) -> Iterator[Float[Tensor, "batch *rest"]]:
-    """About `limit` single frames of a split, evenly spread, (batch, *space, channel)."""
+    """About `limit` of the given frames of a split, evenly spread, (batch, *space, channel)."""
     members = store.split(split)
-    total = len(members) * store.num_frames
+    total = len(members) * len(frames)
     chosen = np.unique(np.linspace(0, total - 1, min(limit, total)).astype(int))
     for start in range(0, len(chosen), batch_size):
-        rows, frames = np.divmod(chosen[start : start + batch_size], store.num_frames)
-        yield torch.from_numpy(store.fields[members[rows], frames])
+        rows, places = np.divmod(chosen[start : start + batch_size], len(frames))
+        yield torch.from_numpy(store.fields[members[rows], frames.start + places])
 
 
 def _every(frames: Sequence[int]) -> slice | list[int]:

@@ -43,6 +43,8 @@ class TaskConfig(Config):
         description="Converted version, for example 'nu0.01-x4-t5'; 'latest' is the newest.",
     )
     stride: PositiveInt = Field(1, description="Stored frames that one operator step advances.")
+    first_frame: NonNegativeInt = Field(0, description="Stored frames before it are left out.")
+    last_frame: PositiveInt | None = Field(None, description="Those after it are too.")
     weight: PositiveFloat = Field(1.0, description="Share of batches where `mixing` is 'custom'.")
 
     @property
@@ -61,6 +63,8 @@ class DataConfig(Config):
     dataset: str | None = Field(None, description="Key in registry/, for example 'burgers1d'.")
     version: str = Field("latest", description="As in `task`, of the one dataset.")
     stride: PositiveInt = Field(1, description="As in `task`, of the one dataset.")
+    first_frame: NonNegativeInt = Field(0, description="As in `task`, of the one dataset.")
+    last_frame: PositiveInt | None = Field(None, description="As in `task`, of the one dataset.")
     task: tuple[TaskConfig, ...] = Field((), description="Several datasets, or one.")
     mixing: Literal["uniform", "size", "custom", "inverse_nrmse"] = Field(
         "uniform", description="Share of batches of each task."
@@ -100,7 +104,8 @@ class DataConfig(Config):
         """Every task in full."""
         if self.dataset is None:
             return self.task
-        return (TaskConfig(dataset=self.dataset, version=self.version, stride=self.stride),)
+        shared = ("dataset", "version", "stride", "first_frame", "last_frame")
+        return (TaskConfig(**{name: getattr(self, name) for name in shared}),)
 
 
 class CacheConfig(Config):

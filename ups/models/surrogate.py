@@ -35,6 +35,11 @@ class Surrogate(nn.Module):
         prior: Model of steady problems, `solve(given, task)`.
     """
 
+    codec: Any
+    operator: Any
+    residual: Any
+    prior: Any
+
     def __init__(
         self,
         codec: nn.Module,

@@ -30,7 +30,7 @@ def build_codec(session: Session, task: TaskData) -> Codec:
     codec = new_codec(session, task)
     if isinstance(codec, GridCodec) and codec.needs_fit:
         assert isinstance(task.store, TrajectoryStore)
-        codec.fit(CodedGrid(task.store, codec).training_frames())
+        codec.fit(CodedGrid(task.store, codec).training_frames(task.frames))
     return codec
 
 
@@ -124,7 +124,7 @@ def coded_task(task: TaskData, codec: Codec) -> Any:
 def make_checkpoint(
     session: Session,
     codecs: Mapping[str, Codec],
-    earlier: Mapping[str, str],
+    earlier: Mapping[Any, str],
     stage: str,
     step: int,
     metrics: dict[str, float],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from ups.models.layout import Given
 from ups.training.tasks import LatentTask
@@ -18,16 +20,16 @@ def statistics_windows(
     task: LatentTask,
 ) -> tuple[Float[Tensor, "batch frame tokens dim"], Given]:
     """Whole trajectories of the training split, evenly spread over it, at the task's stride."""
-    count = task.num_trajectories("train")
-    length = (task.num_frames - 1) // task.stride + 1
+    first, count = task.data.frames.start, task.num_trajectories("train")
+    length = (len(task.data.frames) - 1) // task.stride + 1
     number = max(1, min(_TRAJECTORIES, count, _FRAMES // length))
     rows = np.linspace(0, count - 1, number).astype(int)
-    windows = task.windows("train", rows, np.zeros_like(rows), length)
+    windows = task.windows("train", rows, np.full_like(rows, first), length)
     return windows, task.given("train", rows)
 
 
 @torch.no_grad()
-def fit_scales(model: nn.Module, task: LatentTask) -> None:
+def fit_scales(model: Any, task: LatentTask) -> None:
     """Let an operator take its scales from the training split."""
     windows, given = statistics_windows(task)
     model.fit_scales(task.name, windows, given)

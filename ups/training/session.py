@@ -41,6 +41,13 @@ class TaskData:
         return self.config.stride
 
     @property
+    def frames(self) -> range:
+        """Stored frames that are trained on."""
+        last = self.store.num_frames - 1
+        chosen = self.config.last_frame
+        return range(self.config.first_frame, (last if chosen is None else min(chosen, last)) + 1)
+
+    @property
     def family(self) -> Family:
         return family_of(self.card)
 
@@ -126,10 +133,14 @@ def open_task(config: TaskConfig) -> TaskData:
     """Open one dataset of an experiment."""
     card = registry.load_card(config.dataset)
     store = open_store(config.dataset, config.version)
-    frames = store.num_frames
-    if store.metadata.dt is not None and config.stride >= frames:
-        raise DataError(f"{store.name}: stride {config.stride} does not fit into {frames} frames")
-    return TaskData(config.model_copy(update={"version": store.metadata.version}), card, store)
+    task = TaskData(config.model_copy(update={"version": store.metadata.version}), card, store)
+    if len(task.frames) <= (0 if task.is_steady else config.stride):
+        raise DataError(
+            f"{store.name}: frames {config.first_frame} to {task.frames.stop - 1} of "
+            f"{store.num_frames}, at stride {config.stride}: no step fits",
+            hint="look at data.stride, data.first_frame and data.last_frame",
+        )
+    return task
 
 
 def with_store(task: TaskData, store: Store) -> TaskData:

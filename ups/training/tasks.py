@@ -62,7 +62,7 @@ class LatentTask:
 
     def __len__(self) -> int:
         """Frames of the training split."""
-        return self.num_trajectories("train") * self.num_frames
+        return self.num_trajectories("train") * len(self.data.frames)
 
     def windows(
         self, split: str, rows: Array, starts: Array, length: int, stride: int | None = None

@@ -55,11 +55,11 @@ class GridFrames:
         return self.data.name
 
     def __len__(self) -> int:
-        return len(self.store.split("train")) * self.store.num_frames
+        return len(self.store.split("train")) * len(self.data.frames)
 
     def batch(self, number: int, micro: int) -> tuple[Tensor, list[float]]:
         """Frames (batch, *space, channel), and how far off the grid they are queried."""
-        rows, frames = _drawn(self.store, self.config, self.seed, number, micro)
+        rows, frames = _drawn(self.data, self.config, self.seed, number, micro)
         fields = gather(self.store.fields, rows, frames, 1)[:, 0]
         random = np.random.default_rng([self.seed, number, 1])
         offset = random.random(len(self.store.space)).tolist()
@@ -88,7 +88,7 @@ class GridFrames:
 
     def card(self) -> ReportCard:
         """The codec's report card on the validation split."""
-        frames = frames_of(self.store, "valid", _VALIDATION_FRAMES)
+        frames = frames_of(self.store, "valid", self.data.frames, _VALIDATION_FRAMES)
         return report_card(self.codec, (batch.to(self.device) for batch in frames))
 
 
@@ -108,11 +108,11 @@ class PointFrames:
         return self.data.name
 
     def __len__(self) -> int:
-        return len(self.store.split("train")) * self.store.num_frames
+        return len(self.store.split("train")) * len(self.data.frames)
 
     def batch(self, number: int, micro: int) -> tuple[Tensor, Cloud]:
         """Values (node, channel) of one frame of each drawn trajectory, and where they are."""
-        rows, frames = _drawn(self.store, self.config, self.seed, number, micro)
+        rows, frames = _drawn(self.data, self.config, self.seed, number, micro)
         return self._frames(rows, frames)
 
     def _frames(self, rows: Array, frames: Array) -> tuple[Tensor, Cloud]:
@@ -130,12 +130,13 @@ class PointFrames:
     def validate(self) -> dict[str, float]:
         """Reconstruction error at the nodes, mean over frames and fields."""
         members = self.store.split("valid")
-        total = len(members) * self.store.num_frames
+        first, length = self.data.frames.start, len(self.data.frames)
+        total = len(members) * length
         chosen = np.unique(np.linspace(0, total - 1, min(_VALIDATION_CLOUDS, total)).astype(int))
         errors = []
         for start in range(0, len(chosen), 16):
-            rows, frames = np.divmod(chosen[start : start + 16], self.store.num_frames)
-            fields, cloud = self._frames(members[rows], frames)
+            rows, places = np.divmod(chosen[start : start + 16], length)
+            fields, cloud = self._frames(members[rows], first + places)
             found = self.codec(fields, cloud)
             for sample in range(cloud.num_samples):
                 mine = cloud.sample == sample
@@ -148,20 +149,16 @@ Frames = GridFrames | PointFrames
 
 
 def _drawn(
-    store: TrajectoryStore | PointStore,
-    config: CodecStageConfig,
-    seed: int,
-    number: int,
-    micro: int,
+    data: TaskData, config: CodecStageConfig, seed: int, number: int, micro: int
 ) -> tuple[Array, Array]:
     """Rows of the store and frames of this process' share of a batch."""
-    members = store.split("train")
+    members = data.store.split("train")
     sampler = WindowSampler(
-        num_trajectories=len(members), num_frames=store.num_frames, length=1,
+        num_trajectories=len(members), num_frames=len(data.frames), length=1,
         batch_size=config.batch_size, seed=seed,
     )  # fmt: skip
     rows, frames = (portion(part, micro, config.accumulate) for part in sampler.draw(number))
-    return members[rows], frames
+    return members[rows], data.frames.start + frames
 
 
 def _per_sample(prediction: Tensor, target: Tensor, cloud: Cloud) -> Tensor:

@@ -89,17 +89,13 @@ class OperatorStage:
     def _check_lengths(self) -> None:
         longest = max(item.steps for item in self.config.unroll)
         for task in self.mixture.tasks:
-            last, span = self._last_frame(task), longest * self.config.max_stride * task.stride
-            if not task.layout.is_steady and last - self.config.first_frame < span:
+            frames, span = task.data.frames, longest * self.config.max_stride * task.stride
+            if not task.layout.is_steady and len(frames) <= span:
                 raise DataError(
                     f"{task.name}: {longest} unrolled steps of {span // longest} frames do not "
-                    f"fit into frames {self.config.first_frame} to {last}",
+                    f"fit into frames {frames[0]} to {frames[-1]}",
                     hint="fewer stages.operator.unroll steps, or a smaller stride",
                 )
-
-    def _last_frame(self, task: LatentTask) -> int:
-        last = task.num_frames - 1
-        return last if self.config.last_frame is None else min(last, self.config.last_frame)
 
     def batch(self, step: int, micro: int) -> Windows:
         """This process' share of batch `step`."""
@@ -109,12 +105,12 @@ class OperatorStage:
         if task.layout.is_steady:
             return self._steady(task, step, number, micro)
         steps, stride = self.unroll_at(step), self._stride(task, step)
-        history, first = self._history, self.config.first_frame
+        history, first = self._history, task.data.frames[0]
         if task.name in self._fresh:  # no frame stands for one before the trajectory
             first = max(first, (history - 1) * stride)
         sampler = WindowSampler(
             num_trajectories=task.num_trajectories("train"),
-            num_frames=self._last_frame(task) - first - steps * stride + 1,
+            num_frames=task.data.frames.stop - first - steps * stride,
             length=1,
             batch_size=self.config.batch_size,
             early_bias=self.config.early_bias,
