@@ -11,17 +11,17 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 
 from ups.codec.grid import GridCodec, GridGeometry
-from ups.codec.report_card import report_card
 from ups.config.models import GridCodecConfig
 from ups.config.stages import MuonConfig
 from ups.data.store import TrajectoryStore
 from ups.data.windows import gather
+from ups.evaluation.metrics import nrmse
 from ups.training.losses import relative_l2
 from ups.training.optim import build_optimizer, clip, gradients
 
@@ -37,10 +37,10 @@ def main() -> None:
     print("compression       dct       pca   learned")
     for ratio in RATIOS:
         cosines, components = (codec_of(store, options, basis, ratio) for basis in ("dct", "pca"))
-        found = [floor_of(cosines, store, options), floor_of(components, store, options)]
+        found = [error_of(codec.linear, store, options) for codec in (cosines, components)]
         if not components.is_invertible:
             train(components, store, options)
-            found.append(error_of(components, store, options))
+            found.append(error_of(lambda x, c=components: c.decode(c.encode(x)), store, options))
         print(f"{cosines.compression:10.1f}x " + "".join(f"{value:10.5f}" for value in found))
 
 
@@ -92,12 +92,17 @@ def frames(
         yield torch.from_numpy(found[:, 0])
 
 
-def floor_of(codec: GridCodec, store: TrajectoryStore, options: argparse.Namespace) -> float:
-    return report_card(codec, frames(store, options, "valid"), quadruple=False).floor.nrmse
-
-
-def error_of(codec: GridCodec, store: TrajectoryStore, options: argparse.Namespace) -> float:
-    return report_card(codec, frames(store, options, "valid"), quadruple=False).native.nrmse
+@torch.no_grad()
+def error_of(
+    reconstruct: Callable[[torch.Tensor], torch.Tensor],
+    store: TrajectoryStore,
+    options: argparse.Namespace,
+) -> float:
+    errors = [
+        nrmse(reconstruct(fields)[:, None], fields[:, None])
+        for fields in frames(store, options, "valid")
+    ]
+    return torch.cat(errors).mean().item()
 
 
 def train(codec: GridCodec, store: TrajectoryStore, options: argparse.Namespace) -> None:
