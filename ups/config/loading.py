@@ -11,10 +11,12 @@ import yaml
 
 from ups import paths
 from ups.config.base import read_yaml, validated
+from ups.config.models import SIZES
 from ups.config.schema import Experiment
 from ups.errors import ConfigError, did_you_mean
 
 DEFAULT_CONFIG = "burgers1d.yaml"
+_RIVALS = (("dataset", "task"), ("coefficients", "compression"))
 
 
 def load_experiment(config: str | Path | None = None, overrides: Sequence[str] = ()) -> Experiment:
@@ -83,16 +85,24 @@ def _with_ancestors(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """`over` laid on `base`: mappings merge, everything else replaces.
 
-    A mapping that names another `kind` replaces, since its keys belong to another type.
+    A mapping that names another `kind` replaces, since its keys belong to another type. One that
+    names a `size` takes from below nothing that this size sets; and of keys that stand for one
+    another (`dataset` and `task`), the one that is named drops the other.
     """
     result = dict(base)
     for key, value in over.items():
         old = result.get(key)
         if isinstance(old, Mapping) and isinstance(value, Mapping) and not _other_kind(old, value):
-            result[key] = merged(old, value)
+            dropped = {*SIZES.get(str(value.get("size")), ()), *_rivals_of(value)}
+            result[key] = merged({k: v for k, v in old.items() if k not in dropped}, value)
         else:
             result[key] = value
     return result
+
+
+def _rivals_of(over: Mapping[str, Any]) -> set[str]:
+    return {other for pair in _RIVALS for key, other in (pair, pair[::-1])
+            if over.get(key) and other not in over}  # fmt: skip
 
 
 def _other_kind(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
