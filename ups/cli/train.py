@@ -155,6 +155,7 @@ def print_card(task: str, card: Any) -> None:
     rows = [
         [name, *(f"{value:.1e}" for value in (e.nrmse, e.low, e.mid, e.high))]
         for name, e in grids.items()
+        if e is not None
     ]
     title = f"{task}: {card.num_frames} unseen frames, compression {card.compression:g}x"
     columns = ["reconstruction", ">nRMSE", ">wave 0-3", ">4-11", ">12 and up"]

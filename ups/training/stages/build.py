@@ -41,6 +41,7 @@ from ups.training.stages.codec import (
 )
 from ups.training.stages.consistency import ConsistencyStage
 from ups.training.stages.diff_residual import DiffResidualStage
+from ups.training.stages.fresh import MovedWindows
 from ups.training.stages.operator import OperatorStage
 from ups.training.stages.steady import SteadyPriorStage
 from ups.training.tasks import LatentTask, mixture_of
@@ -82,6 +83,7 @@ def foundation_of(session: Session, stages: Sequence[StageName]) -> Foundation:
 
     Raises:
         CheckpointError: An earlier stage was not trained to the end on exactly this data.
+        GateError: A codec reconstructs worse than its gate allows.
         CacheError: Its tokens were not cached.
     """
     found = Foundation()
@@ -93,7 +95,10 @@ def foundation_of(session: Session, stages: Sequence[StageName]) -> Foundation:
     if "codec" in missing:
         later = found.files.get("operator") or found.files.get("diff_residual")
         found.files["codec"] = later or find_codec(session.tasks, session.experiment)
-        latent_tasks(session, codecs_for(session, checkpoints.load(found.files["codec"])))
+        below = checkpoints.load(found.files["codec"])
+        if below.stage == "codec":
+            _check_gate(session, below, found.files["codec"])
+        latent_tasks(session, codecs_for(session, below))
         found.has_caches = True
     return found
 
@@ -172,7 +177,9 @@ def codec_stage(session: Session, codecs: dict[str, Codec]) -> CodecStage:
         common = (experiment.stages.codec, session.device, experiment.seed)
         if isinstance(codec, GridCodec):
             assert isinstance(store, TrajectoryStore)
-            frames.append(GridFrames(task, store, codec, *common))
+            names = experiment.data.augment
+            moved = MovedWindows(task, names, experiment.seed) if names else None
+            frames.append(GridFrames(task, store, codec, *common, moved))
         else:
             assert isinstance(store, PointStore)
             frames.append(PointFrames(task, store, codec, *common))

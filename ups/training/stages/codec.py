@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -28,6 +29,7 @@ from ups.training.distributed import portion
 from ups.training.loop import StageDefaults
 from ups.training.losses import relative_l2
 from ups.training.session import TaskData
+from ups.training.stages.fresh import MovedWindows
 
 Array = npt.NDArray[Any]
 MakeCheckpoint = Callable[..., Checkpoint]
@@ -49,6 +51,7 @@ class GridFrames:
     config: CodecStageConfig
     device: torch.device
     seed: int
+    moved: MovedWindows | None = None
 
     @property
     def name(self) -> str:
@@ -57,21 +60,30 @@ class GridFrames:
     def __len__(self) -> int:
         return len(self.store.split("train")) * len(self.data.frames)
 
-    def batch(self, number: int, micro: int) -> tuple[Tensor, list[float]]:
-        """Frames (batch, *space, channel), and how far off the grid they are queried."""
+    def batch(self, number: int, micro: int) -> tuple[Tensor, list[float], Tensor]:
+        """Frames (batch, *space, channel), how far off the grid they are queried, and where."""
         rows, frames = _drawn(self.data, self.config, self.seed, number, micro)
-        fields = gather(self.store.fields, rows, frames, 1)[:, 0]
+        if self.moved is None:
+            fields = gather(self.store.fields, rows, frames, 1)[:, 0]
+        else:
+            fields = self.moved.read(rows, frames, 1, 1, (number, micro)).fields[:, 0]
         random = np.random.default_rng([self.seed, number, 1])
         offset = random.random(len(self.store.space)).tolist()
-        return torch.from_numpy(fields).to(self.device), offset
+        points = math.prod(self.store.space)
+        chosen = random.permutation(points)[: self.config.off_grid_points]
+        return (
+            torch.from_numpy(fields).to(self.device),
+            offset,
+            torch.from_numpy(chosen).to(self.device),
+        )
 
-    def losses(self, batch: tuple[Tensor, list[float]]) -> dict[str, Tensor]:
-        fields, offset = batch
+    def losses(self, batch: tuple[Tensor, list[float], Tensor]) -> dict[str, Tensor]:
+        fields, offset, chosen = batch
         geometry, share = self.codec.geometry, self.config.off_grid_share
         spacing = torch.tensor(geometry.spacing, dtype=torch.float64)
         move = (torch.tensor(offset, dtype=torch.float64) * spacing).to(self.device)
-        on_grid, between = self.codec(fields, geometry.coords().to(self.device) + move)
-        truth = shifted(fields, offset, geometry.periodic).flatten(1, -2)
+        on_grid, between = self.codec(fields, (geometry.coords().to(self.device) + move)[chosen])
+        truth = shifted(fields, offset, geometry.periodic).flatten(1, -2)[:, chosen]
         terms = {"off_grid": share * relative_l2(between, truth)}
         if not self.codec.is_invertible:
             terms["on_grid"] = (1 - share) * relative_l2(on_grid, fields)
@@ -79,17 +91,18 @@ class GridFrames:
 
     def validate(self) -> dict[str, float]:
         """Errors on the validation split; the mean of both grids is the criterion."""
-        card = self.card()
+        card = self.card(quadruple=False)
         return {
             "nrmse": (card.native.nrmse + card.double.nrmse) / 2,
             "nrmse_native": card.native.nrmse,
             "nrmse_2x": card.double.nrmse,
         }
 
-    def card(self) -> ReportCard:
+    def card(self, *, quadruple: bool = True) -> ReportCard:
         """The codec's report card on the validation split."""
         frames = frames_of(self.store, "valid", self.data.frames, _VALIDATION_FRAMES)
-        return report_card(self.codec, (batch.to(self.device) for batch in frames))
+        on_device = (batch.to(self.device) for batch in frames)
+        return report_card(self.codec, on_device, quadruple=quadruple)
 
 
 @dataclass(frozen=True)
