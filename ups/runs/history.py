@@ -21,6 +21,7 @@ from ups.errors import UsageError, did_you_mean
 TIME = "time"
 FINISHED = "finished"
 _NOT_METRICS = frozenset({"stage", "step", TIME, FINISHED})
+_OF_THE_MACHINE = frozenset({TIME, "samples_per_s", "peak_memory_bytes", "mfu"})
 _HEADLINES = ("valid_nrmse", "nrmse", "valid_crps", "valid_loss")
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -31,8 +32,9 @@ def read_metrics(path: Path, *, timed: bool = False) -> list[dict[str, Any]]:
     """All records of a metrics.jsonl; a last line cut off by a kill is left out.
 
     Args:
-        timed: Keep `time`, seconds since 1970 at which a record was written. Without it two runs
-            of the same numbers have the same records.
+        timed: Keep `time`, seconds since 1970 at which a record was written, and what else tells
+            of the machine: speed and memory. Without it two runs of the same numbers have the same
+            records.
     """
     if not path.is_file():
         return []
@@ -43,7 +45,7 @@ def read_metrics(path: Path, *, timed: bool = False) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
         if not timed:
-            record.pop(TIME, None)
+            record = {key: value for key, value in record.items() if key not in _OF_THE_MACHINE}
         records.append(record)
     return records
 
