@@ -283,10 +283,11 @@ def _can_compile():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, in its own code
 @pytest.mark.skipif(not _can_compile(), reason="torch.compile needs a C++ compiler")
 @each_mixer
 def test_compiled_is_eager(mixer):
-    module = backbone(layout((8,)), mixer=mixer, architecture="pdet_unet", depths=(1, 1, 1)).float()
+    module = backbone(layout((8,)), mixer=mixer, depth=1).float()
     x, condition = (value.float() for value in inputs((8,)))
     compiled = torch.compile(module)
     torch.testing.assert_close(

@@ -108,6 +108,18 @@ def test_on_a_ring_spectral_mixing_is_a_complex_matrix_for_each_fourier_mode(siz
     torch.testing.assert_close(mixer(x, grid), expected, rtol=0, atol=1e-6)
 
 
+def test_on_a_torus_spectral_mixing_is_a_complex_matrix_for_each_fourier_mode():
+    grid = AnchorGrid((4, 6), (True, True))
+    mixer, x = mixer_of("spectral", [grid]), noise(grid)
+    even, odd = mixer.weight.unflatten(0, (3, 6)).chunk(2, -1)
+    spectrum = torch.fft.rfftn(x, dim=(2, 1))
+    # Weights are in order of frequency, -2 to 3 along the second axis.
+    matrices = torch.complex(even, -odd).roll(-2, 1)
+    mixed = torch.einsum("bklc,klcd->bkld", spectrum, matrices)
+    expected = torch.fft.irfftn(mixed, s=(6, 4), dim=(2, 1))
+    torch.testing.assert_close(mixer(x, grid), expected, rtol=0, atol=1e-6)
+
+
 def test_between_walls_spectral_mixing_is_that_of_the_evenly_extended_state():
     walls, ring = AnchorGrid((6,), (False,)), AnchorGrid((12,), (True,))
     mixer, x = mixer_of("spectral", [walls, ring]), noise(walls)
