@@ -7,6 +7,7 @@ fields come back as one array for each trajectory, (time, *space, channel) or (t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ups.codec.cloud import cloud_of, merged
+from ups.codec.cloud import Cloud, cloud_of, merged
 from ups.codec.grid import GridCodec
 from ups.codec.points import PointCodec
 from ups.data.points import PointStore
@@ -64,10 +65,12 @@ class CodedStore(Protocol):
 
 
 class CodedGrid:
-    """Trajectories on a grid through a `GridCodec`."""
+    """Trajectories on a grid through a `GridCodec`; the grid may be finer than the codec's own."""
 
     def __init__(self, store: TrajectoryStore, codec: GridCodec) -> None:
         self.store, self.codec = store, codec
+        found = replace(codec.geometry, **geometry_of(store))
+        self._other = None if found.is_same_grid(codec.geometry) else found
 
     @property
     def num_frames(self) -> int:
@@ -83,7 +86,7 @@ class CodedGrid:
         for start in range(0, len(members), per_call):
             block = self.store.fields[members[start : start + per_call]][:, chosen]
             fields = torch.from_numpy(np.ascontiguousarray(block)).to(self.codec.scale.device)
-            tokens = self.codec.encode(fields.flatten(0, 1))
+            tokens = self.codec.encode(fields.flatten(0, 1), self._other)
             parts.append(tokens.unflatten(0, (len(block), len(frames))))
         return torch.cat(parts)
 
@@ -92,7 +95,7 @@ class CodedGrid:
         if self.store.inputs is None:
             return None
         inputs = torch.from_numpy(self.store.inputs[members])
-        return self.codec.encode_inputs(inputs.to(self.codec.scale.device))
+        return self.codec.encode_inputs(inputs.to(self.codec.scale.device), self._other)
 
     def decode(
         self,
@@ -101,7 +104,12 @@ class CodedGrid:
         frames: Sequence[int],
     ) -> list[Tensor]:
         count, times = tokens.shape[:2]
-        fields = self.codec.decode(tokens.flatten(0, 1))
+        if self._other is None:
+            fields = self.codec.decode(tokens.flatten(0, 1))
+        else:
+            places = self._other.coords().to(tokens.device)
+            fields = self.codec.decode(tokens.flatten(0, 1), places)
+            fields = fields.unflatten(1, self._other.space)
         return list(fields.unflatten(0, (count, times)))
 
     def reference(self, members: Array, frames: Sequence[int]) -> list[Tensor]:
@@ -114,6 +122,15 @@ class CodedGrid:
         """At most `limit` frames of the training split, evenly spread, for fitting a codec."""
         for batch in frames_of(self.store, "train", frames, limit, batch_size=256):
             yield batch.to(self.codec.scale.device)
+
+
+def geometry_of(store: TrajectoryStore) -> dict[str, Any]:
+    """Where the store's grid points are: space, origin and spacing of a `GridGeometry`."""
+    return {
+        "space": store.space,
+        "origin": tuple(float(coord[0]) for coord in store.coords),
+        "spacing": tuple(float((c[-1] - c[0]) / (len(c) - 1)) for c in store.coords),
+    }
 
 
 def frames_of(
@@ -161,6 +178,18 @@ class CodedPoints:
     @property
     def _device(self) -> torch.device:
         return self.codec.scale.device
+
+    def training_frames(
+        self, frames: range, limit: int = 512
+    ) -> Iterator[tuple[Float[Tensor, "node channel"], Cloud]]:
+        """At most `limit` frames of the training split, evenly spread, for fitting a codec."""
+        members = self.store.split("train")
+        total = len(members) * len(frames)
+        for chosen in np.unique(np.linspace(0, total - 1, min(limit, total)).astype(int)).tolist():
+            row, frame = int(members[chosen // len(frames)]), frames[chosen % len(frames)]
+            values = torch.from_numpy(self.store.fields(row, slice(frame, frame + 1))[0].copy())
+            cloud = cloud_of(self.store, row, frame if self.store.moves(row) else None)
+            yield values.to(self._device), cloud.to(self._device)
 
     @torch.no_grad()
     def encode(

@@ -38,7 +38,7 @@ class GridCodecConfig(Config):
     )
     encoder: Literal["linear", "learned"] = Field(
         "linear",
-        description="'learned' adds a local network to the linear coefficients, the means excepted.",
+        description="'learned' adds a local network to the linear coefficients, means excepted.",
     )
     width: PositiveInt = Field(48, description="Channels of the learned local parts.")
     depth: PositiveInt = Field(2, description="Layers of the learned local parts.")
@@ -78,7 +78,11 @@ class PointCodecConfig(Config):
         description="Pull towards a coarser fit, which decides where an anchor sees few nodes; "
         "relative to what nodes everywhere would weigh.",
     )
-    learned: bool = Field(True, description="Train message passing and the attention decoder.")
+    learned: bool = Field(
+        False,
+        description="Train message passing and the attention decoder, which gain little in minutes "
+        "on a CPU (docs/log.md).",
+    )
     message_steps: Annotated[int, Field(ge=3)] = 3
     supernodes: PositiveInt = Field(256, description="Chosen by farthest-point sampling.")
     neighbours: PositiveInt = Field(

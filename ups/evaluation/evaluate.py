@@ -102,7 +102,7 @@ def evaluate(
     settings = settings or found.experiment.evaluation
     store = open_store_of(known)
     if version is not None and version != store.metadata.version:
-        store = open_unseen(store, version)
+        store = open_unseen(store, version, settings.split)
     elif settings.split == "all":
         raise UsageError(
             "split 'all' would judge on training trajectories",
@@ -148,16 +148,18 @@ def open_store_of(known: TaskIdentity) -> Store:
     return store
 
 
-def open_unseen(trained: Store, version: str) -> Store:
-    """Another version of the dataset, on the same grid and times, unseen in training.
+def open_unseen(trained: Store, version: str, split: str) -> Store:
+    """Another version of the dataset at the same times, unseen in training.
+
+    On another grid it is the same raw data in other detail, divided alike: its test split shows
+    what the model makes of points between those it was trained on (zero-shot super-resolution).
 
     Raises:
-        DataError: Grid, spacing, time step or fields differ, or an initial state of the other
-            version is one of the training split.
+        DataError: Spacing, time step or fields differ, an initial state of the other version is
+            one of the training split, or the grid differs and so does the division into splits.
     """
     other = open_store(trained.metadata.dataset, version)
     for what, ours, theirs in (
-        ("grid", getattr(trained, "space", None), getattr(other, "space", None)),
         ("time step", trained.metadata.dt, other.metadata.dt),
         ("fields", trained.metadata.fields, other.metadata.fields),
         ("domain", trained.metadata.bounds, other.metadata.bounds),
@@ -169,6 +171,16 @@ def open_unseen(trained: Store, version: str) -> Store:
             )
     if isinstance(trained, PointStore) or isinstance(other, PointStore):
         _check_digests(trained, other)
+        return other
+    if trained.space != other.space:
+        alike = trained.metadata.split_hash == other.metadata.split_hash
+        if not alike or split == "all":
+            raise DataError(
+                f"{other.name}: grid {other.space} differs from {trained.space}, which the run was "
+                f"trained on, and {'all' if alike else 'it'} may share trajectories with training",
+                hint="convert the same raw files with another --stride-x, and judge on --split "
+                "test; or convert them alike",
+            )
         return other
     given = trained.inputs if trained.metadata.dt is None else trained.fields[:, 0]
     held = other.inputs if other.metadata.dt is None else other.fields[:, 0]

@@ -10,9 +10,9 @@ from torch import nn
 import ups
 from ups import runs
 from ups.checkpoint import Checkpoint, Identity, TaskIdentity
-from ups.codec.coded import Codec, CodedGrid, coded
+from ups.codec.coded import Codec, CodedGrid, CodedPoints, coded, geometry_of
 from ups.codec.grid import GridCodec, GridGeometry
-from ups.codec.points import PointCodec, PointGeometry
+from ups.codec.points import PointCodec, point_geometry
 from ups.config.models import GridCodecConfig
 from ups.data.points import PointStore
 from ups.data.reading.batches import boundary_codes
@@ -28,7 +28,10 @@ Store = TrajectoryStore | PointStore
 def build_codec(session: Session, task: TaskData) -> Codec:
     """A new codec for a task: normalised, and its linear part fitted in one pass over the data."""
     codec = new_codec(session, task)
-    if isinstance(codec, GridCodec) and codec.needs_fit:
+    if isinstance(codec, PointCodec):
+        assert isinstance(task.store, PointStore)
+        codec.fit(CodedPoints(task.store, codec).training_frames(task.frames))
+    elif codec.needs_fit:
         assert isinstance(task.store, TrajectoryStore)
         codec.fit(CodedGrid(task.store, codec).training_frames(task.frames))
     return codec
@@ -43,7 +46,8 @@ def new_codec(session: Session, task: TaskData) -> Codec:
         codec = GridCodec(config, grid_geometry(task.store, task.card))
     else:
         assert isinstance(task.store, PointStore)
-        codec = PointCodec(config, point_geometry(task.store, task.card))
+        transforms = [field.transform for field in task.card.fields]
+        codec = PointCodec(config, point_geometry(task.store, transforms))
     codec.set_normalisation(*normalisation(task.card.fields, task.store, task.store.statistics))
     if task.card.inputs:
         inputs = normalisation(task.card.inputs, task.store, task.store.input_statistics)
@@ -54,24 +58,10 @@ def new_codec(session: Session, task: TaskData) -> Codec:
 def grid_geometry(store: TrajectoryStore, card: DatasetCard) -> GridGeometry:
     """Where the store's grid points are, and what stands there."""
     return GridGeometry(
-        space=store.space,
-        origin=tuple(float(coord[0]) for coord in store.coords),
-        spacing=tuple(float((c[-1] - c[0]) / (len(c) - 1)) for c in store.coords),
+        **geometry_of(store),
         periodic=store.metadata.periodic,
         fields=store.metadata.fields,
         inputs=store.metadata.inputs,
-        transforms=tuple(field.transform for field in card.fields),
-    )
-
-
-def point_geometry(store: PointStore, card: DatasetCard) -> PointGeometry:
-    """The box in which the store's nodes are, and what is known of them."""
-    return PointGeometry(
-        bounds=store.metadata.bounds,
-        periodic=store.metadata.periodic,
-        fields=store.metadata.fields,
-        inputs=store.metadata.inputs,
-        kind=store.kind,
         transforms=tuple(field.transform for field in card.fields),
     )
 

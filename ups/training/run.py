@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -19,8 +20,8 @@ from ups.training.latents import CacheOutcome, Progress, build_caches, matching
 from ups.training.loop import Fit, FitResult, Stage
 from ups.training.session import Session, open_session
 from ups.training.stages.build import Foundation, build_stage, foundation_of, needed_by
-from ups.training.stages.codec import CodecStage
-from ups.training.tracking import Tracking, forget_after, open_tracking
+from ups.training.stages.codec import CodecStage, is_trainable
+from ups.training.tracking import Tracker, Tracking, forget_after, open_tracking
 
 Done = Callable[["StageOutcome | CacheOutcome"], None]
 
@@ -190,19 +191,40 @@ def _fit(
 ) -> StageOutcome:
     """Run one stage to its end, from where it stopped if it did."""
     trackers = [] if tracking is None else [tracking]
-    fit = Fit(stage, run / "checkpoints", trackers, session.device)
-    if fit.last_path.is_file():
-        fit.restore()
-    result = fit.run(partial(progress, stage.name) if progress else None)
+    path = runs.checkpoint_path(run, stage.name)
+    if is_trainable(stage.trainable):
+        fit = Fit(stage, run / "checkpoints", trackers, session.device)
+        if fit.last_path.is_file():
+            fit.restore()
+        result = fit.run(partial(progress, stage.name) if progress else None)
+    else:
+        result = _measured(stage, run, trackers)
     if tracking is not None:
-        tracking.finished(stage.name, fit.step, result.best)
+        tracking.finished(stage.name, result.steps, result.best)
     cards: dict[str, ReportCard] = {}
     if isinstance(stage, CodecStage):
-        best = checkpoints.load(fit.best_path, session.device)
+        best = checkpoints.load(path, session.device)
         for task in stage.tasks:
             task.codec.load_state_dict(best.codecs[task.name].state_dict())
         cards = stage.cards()
         if is_main():
             content = {name: card.to_dict() for name, card in cards.items()}
             files.write_json(run / "codec_card.json", content, CheckpointError)
-    return StageOutcome(stage.name, run, fit.best_path, result, cards)
+    return StageOutcome(stage.name, run, path, result, cards)
+
+
+def _measured(stage: Stage, run: Path, trackers: Sequence[Tracker]) -> FitResult:
+    """Validate and save a stage that has nothing to learn."""
+    began = time.perf_counter()
+    metrics = stage.validate()
+
+    def write() -> None:
+        state = stage.checkpoint(0, metrics)
+        checkpoints.save(runs.checkpoint_path(run, stage.name), state)
+        state.training = {"finished": True}
+        checkpoints.save(run / "checkpoints" / f"{stage.name}-last.pt", state)
+
+    on_main(write)
+    for tracker in trackers:
+        tracker.log({"stage": stage.name, "step": 0, **metrics})
+    return FitResult(0, 0, time.perf_counter() - began, metrics, 0)

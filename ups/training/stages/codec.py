@@ -186,6 +186,11 @@ def _per_sample(prediction: Tensor, target: Tensor, cloud: Cloud) -> Tensor:
     return error / (mean_square(target) + 1e-12).sqrt().clamp_min(1e-3)
 
 
+def is_trainable(module: nn.Module) -> bool:
+    """Whether there is anything to learn; a codec may be fitted to the data and no more."""
+    return any(weight.requires_grad for weight in module.parameters())
+
+
 @dataclass
 class CodecStage(StageDefaults):
     """Teach the codecs of all tasks to reconstruct single frames."""
@@ -198,11 +203,15 @@ class CodecStage(StageDefaults):
 
     def __post_init__(self) -> None:
         self.trainable: nn.Module = nn.ModuleDict({task.name: task.codec for task in self.tasks})
-        self._order: TaskOrder[Frames] = TaskOrder(self.tasks, seed=self.seed)
+        self._learning = [task for task in self.tasks if is_trainable(task.codec)]
+        self._order: TaskOrder[Frames] | None = None
+        if self._learning:
+            self._order = TaskOrder(self._learning, seed=self.seed)
 
     def batch(self, step: int, micro: int) -> tuple[Frames, Any]:
+        assert self._order is not None
         index, number = self._order.locate(step)
-        task = self.tasks[index]
+        task = self._learning[index]
         return task, task.batch(number, micro)
 
     def losses(self, batch: tuple[Frames, Any], progress: float) -> dict[str, Tensor]:
