@@ -110,12 +110,7 @@ class Fit:
         _check(config, self.stage.name, self.device)
         usual = 1 if self.device.type == "cpu" else config.log_every
         self._look_every = self.look_every or usual
-        self.parallel = Parallel(
-            module,
-            self.stage.losses,
-            config.sharding,
-            leaves_unused=getattr(self.stage, "leaves_unused", True),
-        )
+        self.parallel = Parallel(self.stage)
         self.optimizers: Optimizers = build_optimizer(module, config.optimizer)
         self.average = Average(module, config.ema_decay) if config.ema_decay else None
         self.plateau = Plateau(config.schedule)
@@ -161,21 +156,32 @@ class Fit:
                 self._validate()
             stop = Stop.NO
             while not (self.is_done or stop):
-                self._update()
-                self.step += 1
-                stop = self._look(reason())
-                if self._is_due(self.config.log_every):
-                    self._log_step()
-                if self._is_due(self.config.validate_every):
-                    self._validate()
-                if stop or self._is_due(self.config.checkpoint_every):
-                    self._save_last()
+                stop = self.advance(reason())
                 if progress and distributed.is_main():
                     progress(self.step, self.config.steps, self._note())
             if stop or (stop := max(distributed.gather_objects(reason()))):
                 raise self._stopped(stop)
         seconds = time.perf_counter() - started
         return FitResult(self.step, first, seconds, self.best, self.skipped)
+
+    def advance(self, reason: Stop = Stop.NO) -> Stop:
+        """Take one step, and what is due after it.
+
+        Args:
+            reason: Why this process was asked to stop.
+        Returns:
+            Why all processes stop here, their state saved; NO where they go on.
+        """
+        self._update()
+        self.step += 1
+        stop = self._look(reason)
+        if self._is_due(self.config.log_every):
+            self._log_step()
+        if self._is_due(self.config.validate_every):
+            self._validate()
+        if stop or self._is_due(self.config.checkpoint_every):
+            self._save_last()
+        return stop
 
     def _is_due(self, every: int) -> bool:
         return self.is_done or self.step % every == 0
@@ -226,13 +232,9 @@ class Fit:
     def _look(self, reason: Stop) -> Stop:
         """See whether training is sound and wanted, where that is due: processes see the same."""
         config, alone = self.config, distributed.world_size() == 1
-        everies = (
-            self._look_every,
-            config.log_every,
-            config.validate_every,
-            config.checkpoint_every,
-        )
-        if not (any(self._is_due(every) for every in everies) or (alone and reason)):
+        all_due = (self._look_every, config.log_every, config.validate_every)
+        is_due = any(self._is_due(every) for every in (*all_due, config.checkpoint_every))
+        if not (is_due or (alone and reason)):
             return Stop.NO
         numbers = self.watch.numbers()
         if not alone:

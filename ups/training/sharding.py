@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ups.errors import ConfigError
 from ups.training.distributed import is_main, world_size
+from ups.training.protocol import Stage
 
 Losses = Callable[[Any, float], dict[str, Tensor]]
 
@@ -37,26 +38,26 @@ class Parallel:
     Copies (DDP) start from the first process' weights. Shards (FSDP2) are one for each unit of
     `shardable` and one for what is left.
 
+    DDP searches the graph of every step for weights without a gradient, such as those of other
+    tasks, and warns if that was in vain; a stage with `leaves_unused = False` is spared it.
+
     Args:
-        trainable: Sharded in place: optimizers must be built afterwards.
-        leaves_unused: Whether some step may leave some weight without a gradient: those of other
-            tasks, say. DDP then searches the graph at every step, and says so if it was in vain.
+        stage: Its module is sharded in place: optimizers must be built afterwards.
     Raises:
         ConfigError: 'fsdp' is asked for and the module has no unit to shard.
     """
 
-    def __init__(
-        self, trainable: nn.Module, losses: Losses, sharding: str, *, leaves_unused: bool
-    ) -> None:
+    def __init__(self, stage: Stage) -> None:
         self._ddp: DistributedDataParallel | None = None
-        self.losses = losses
+        self.losses: Losses = stage.losses
         if world_size() == 1:
             return
-        if sharding == "fsdp":
-            shard(trainable)
+        if stage.config.sharding == "fsdp":
+            shard(stage.trainable, f"stages.{stage.name}")
             return
         self._ddp = DistributedDataParallel(
-            _LossModule(trainable, losses), find_unused_parameters=leaves_unused
+            _LossModule(stage.trainable, stage.losses),
+            find_unused_parameters=getattr(stage, "leaves_unused", True),
         )
         self._ddp.broadcast_buffers = False  # once was enough: they do not differ
         self.losses = self._ddp
@@ -71,13 +72,13 @@ def shardable(module: nn.Module) -> Iterable[nn.Module]:
     return (part for part in module.modules() if getattr(part, "is_sharded_unit", False))
 
 
-def shard(module: nn.Module) -> None:
+def shard(module: nn.Module, where: str) -> None:
     """Shard a module over all processes, in place, from the first process' weights."""
     units = list(shardable(module))
     if not units:
         raise ConfigError(
-            f"sharding: {type(module).__name__} has no blocks that can be sharded",
-            hint="--set stages.STAGE.sharding=none",
+            f"{where}.sharding: {type(module).__name__} has no blocks that can be sharded",
+            hint=f"--set {where}.sharding=none",
         )
     for tensor in (*module.parameters(), *module.buffers()):
         dist.broadcast(tensor.detach(), src=0)

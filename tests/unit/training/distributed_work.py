@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -23,9 +26,6 @@ def stop_after(step):
 
     def progress(done, total, note):
         if done == step:
-            import os
-            import signal
-
             os.kill(os.getpid(), signal.SIGINT)
 
     return progress
@@ -39,6 +39,8 @@ def train(folder, **options):
         stopped = 0
     except InterruptedRunError as error:
         stopped = error.exit_code
+    if distributed.is_main():
+        shutil.copy(half.last_path, folder / "half.pt")
     rest, more = fit_of(folder, **options)
     rest.restore()
     rest.run()
