@@ -159,11 +159,12 @@ def _along(
 
 
 def _axis_waves(grid: AnchorGrid, axis: int, modes: int | None, signed: bool) -> list[int]:
-    """Kept waves along one axis, at walls half waves."""
+    """Kept waves along one axis, at walls half waves, lowest first."""
     size = grid.anchors[axis]
     most = size // 2 + 1 if grid.periodic[axis] else size
-    waves = list(range(min(modes or most, most)))
-    return waves + [-wave for wave in waves if 0 < 2 * wave < size] if signed else waves
+    waves = range(min(modes or most, most))
+    negative = [-wave for wave in reversed(waves) if 0 < 2 * wave < size]
+    return [*negative, *waves] if signed else [*waves]
 
 
 def _frequencies(

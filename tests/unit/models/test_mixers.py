@@ -148,6 +148,19 @@ def test_grids_of_any_size_and_boundary_share_the_weights_of_a_frequency():
     assert answers[0].abs().min() > 1e-3
 
 
+def test_planes_of_any_size_share_the_weights_of_a_plane_wave():
+    grids = [AnchorGrid((n, m), (True, True)) for n, m in ((4, 6), (8, 7))]
+    mixer, answers = mixer_of("spectral", grids), []
+    for grid in grids:
+        x, y = torch.meshgrid(*((torch.arange(n) + 0.5) / n for n in grid.anchors), indexing="ij")
+        angle = 2 * torch.pi * (x - y).double()
+        found = mixer(angle.cos()[None, ..., None].expand(1, -1, -1, 8), grid)
+        wave = torch.exp(-1j * angle) / angle.numel()
+        answers.append(torch.einsum("bxyc,xy->bc", found.to(wave.dtype), wave))
+    torch.testing.assert_close(*answers, rtol=0, atol=1e-7)
+    assert answers[0].abs().min() > 1e-3
+
+
 def test_convolution_reaches_as_far_as_its_kernel():
     grid = AnchorGrid((16,), (True,))
     config = BackboneConfig(mixer="conv", width=8, kernel_size=5)
