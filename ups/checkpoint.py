@@ -195,7 +195,7 @@ def load_run(
         task: Which of several tasks.
         stage: Whose checkpoint; None is the last stage that the run has finished.
     """
-    folder = runs.find_run(run, with_stage=stage)
+    folder = runs.find_run(run, with_stage=stage or runs.MODEL)
     path = runs.checkpoint_path(folder, stage or last_stage(folder))
     return load(path, device).surrogate(task).to(device)
 

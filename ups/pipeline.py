@@ -17,12 +17,13 @@ from ups.data.convert import convert
 from ups.data.generate import generate, is_generated, raw_file_name
 from ups.errors import DataError
 from ups.evaluation.evaluate import Evaluation, evaluate, failed_gates
-from ups.evaluation.pictures import write_pictures
+from ups.evaluation.pictures import pictures_folder, write_pictures
 from ups.evaluation.report import Report, load_report
 from ups.leaderboard.entries import add
 from ups.training import run as training
 from ups.training.distributed import local_device
 from ups.training.session import open_session
+from ups.training.tracking import log_report, open_tracking
 
 Progress = Callable[[str, int, int, str], None]
 
@@ -178,7 +179,7 @@ class _Path:
             device=device,
             progress=self._bar("eval"),
         )
-        page = write_pictures(result, run)
+        page = publish(result, run)
         self._tell("eval", result.report, reused=False)
         return result.report, page
 
@@ -199,6 +200,19 @@ class _Path:
         self.steps.append(step)
         if self._told:
             self._told(step)
+
+
+def publish(result: Evaluation, run: Path) -> Path:
+    """Draw an evaluation, write its page, and tell the trackers that the run was trained with.
+
+    Returns:
+        The page.
+    """
+    page = write_pictures(result, run)
+    pictures = sorted(pictures_folder(result, run).glob("*.png"))
+    with open_tracking(run, runs.run_experiment_of(run), resume=True) as tracking:
+        log_report(tracking, result.report.to_dict(), pictures)
+    return page
 
 
 def report_of(run: Path, experiment: Experiment) -> Report | None:

@@ -55,14 +55,14 @@ def evaluate(
     from ups import runs
     from ups.evaluation.evaluate import evaluate as judge
     from ups.evaluation.evaluate import failed_gates
-    from ups.evaluation.pictures import write_pictures
+    from ups.pipeline import publish
     from ups.training.distributed import local_device
     from ups.training.run import stage_name
 
     if split is not None and split not in SPLITS:
         raise UsageError(f"--split {split}: expected valid, test or all")
     chosen = None if stage is None else stage_name(stage)
-    folder = runs.find_run(run, with_stage=chosen)
+    folder = runs.find_run(run, with_stage=chosen or runs.MODEL)
     experiment = runs.run_experiment_of(folder)
     given = {"history": history, "horizon": horizon, "split": split}
     settings = experiment.evaluation.model_copy(
@@ -81,7 +81,7 @@ def evaluate(
                 device=local_device(device),
                 progress=bars.of("eval" if len(names) == 1 else f"eval {name}"),
             )
-            results.append((result, write_pictures(result, folder)))
+            results.append((result, publish(result, folder)))
     if as_json:
         reports = [result.report.to_dict() for result, _ in results]
         _output.print_json(reports[0] if len(reports) == 1 else reports)

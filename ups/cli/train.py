@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -127,6 +128,21 @@ def _run(start: Any) -> None:
     with _output.Bars() as bars:
         run = start(progress=bars if is_main() else None, done=Told(bars))
     _output.summary("run", paths.display(run))
+    _tell_of_tracking(run)
+
+
+def _tell_of_tracking(run: Path) -> None:
+    """Where W&B shows the run, or how to send what was kept here."""
+    from ups import runs
+    from ups.runs.summary import sync_command
+
+    known = runs.read_tracking(run)
+    if known is None:
+        return
+    if command := sync_command(run):
+        _output.summary("tracked", f"offline; to send it: {command}")
+    elif url := known.get("url"):
+        _output.summary("tracked", url)
 
 
 class Told:

@@ -59,12 +59,13 @@ class Picture:
 
 
 def write_page(report: Report, run_dir: Path, pictures: Sequence[Picture] = ()) -> Path:
-    """Write `report.html` into the run's folder, whole or not at all.
+    """Write `report.html`, or `report-<task>.html`, into the run's folder, whole or not at all.
 
     Raises:
         CheckpointError: A picture cannot be read, or the page cannot be written.
     """
-    path = run_dir / PAGE
+    task = report.run.get("task")
+    path = run_dir / (f"report-{task}.html" if task else PAGE)
     files.write_text(path, _page(report, pictures), CheckpointError)
     return path
 
@@ -78,11 +79,16 @@ def summary(report: Report) -> str:
     text = f"{_title(report)}: nRMSE {number(value)}"
     if (median := first.value("nrmse", "median")) is not None:
         text += f" (median {number(median)}, worst {number(first.value('nrmse', 'max'))})"
-    persistence = report.row("persistence")
-    floor = persistence.value("nrmse") if persistence else None
-    if floor and persistence is not first:
-        text += f", {number(value / floor)} of persistence ({number(floor)})"
+    trivial = _trivial(report.rows)
+    floor = trivial.value("nrmse") if trivial else None
+    if trivial and floor and trivial is not first:
+        text += f", {number(value / floor)} of {trivial.name} ({number(floor)})"
     return text + "."
+
+
+def _trivial(rows: Sequence[Row]) -> Row | None:
+    """The predictor that all others are compared to."""
+    return next((row for row in rows if row.name in ("persistence", "training mean")), None)
 
 
 def number(value: Number) -> str:
@@ -91,7 +97,8 @@ def number(value: Number) -> str:
 
 
 def _title(report: Report) -> str:
-    return str(report.run.get("name", "run"))
+    name, task = report.run.get("name", "run"), report.run.get("task")
+    return f"{name}, {task}" if task else str(name)
 
 
 def _page(report: Report, pictures: Sequence[Picture]) -> str:
@@ -128,9 +135,10 @@ Cells = Sequence[str]
 
 
 def _headline_table(rows: Sequence[Row]) -> tuple[Cells, list[tuple[str, Cells]]]:
-    persistence = next((row for row in rows if row.name == "persistence"), None)
-    floor = persistence.value("nrmse") if persistence else None
-    head = ["", "mean", "median", "p90", "max", "× persistence", "relative L2", "s/step"]
+    trivial = _trivial(rows)
+    floor = trivial.value("nrmse") if trivial else None
+    against = f"× {trivial.name if trivial else 'persistence'}"
+    head = ["", "mean", "median", "p90", "max", against, "relative L2", "s/step"]
     body: list[tuple[str, Cells]] = []
     for row in rows:
         value = row.value("nrmse")

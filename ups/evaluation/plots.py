@@ -40,11 +40,13 @@ class Example:
     Attributes:
         label: Which one, e.g. 'median: trajectory 17, nRMSE 0.012'.
         prediction, reference: (time, *space), predicted frames only.
+        inside: Where there is something to show, (time, *space); None is everywhere.
     """
 
     label: str
     prediction: Array
     reference: Array
+    inside: Array | None = None
 
     @property
     def error(self) -> Array:
@@ -77,6 +79,7 @@ class Grid:
         axes: Their names.
         field: Name of the quantity, with its unit if it has one: 'density (kg/m³)'.
         time_label, space_unit: As shown on the axes.
+        is_steady: There is one frame, and it has no time.
     """
 
     times: Times
@@ -85,6 +88,7 @@ class Grid:
     field: str = "u"
     time_label: str = "time t"
     space_unit: str = ""
+    is_steady: bool = False
 
     def label(self, axis: int) -> str:
         return f"{self.axes[axis]} ({self.space_unit})" if self.space_unit else self.axes[axis]
@@ -94,14 +98,21 @@ def plot_examples(path: Path, examples: Sequence[Example], grid: Grid) -> Path:
     """True, predicted and error of a few trajectories: what `path` then shows.
 
     1D: one row per trajectory, space across, time upwards. 2D: at most five frames from the first
-    to the last. 3D: the same of the central slice of the last axis. Truth and prediction share a
+    to the last. 3D: the same of the central slice of the last axis. Of steady problems in 2D and
+    3D: one row each. Truth and prediction share a
     colour scale, the range of the truth; grey is NaN or infinity; a colour bar that ends in a
     point has values beyond it.
     """
     if not examples:
         raise ValueError("no trajectory to show")
-    draw = _space_time if examples[0].reference.ndim == 2 else _frames
+    steady = _steady if grid.is_steady else _frames
+    draw = _space_time if examples[0].reference.ndim == 2 else steady
     return _save(draw(examples, grid), path)
+
+
+def shown_frames(num_frames: int) -> Array:
+    """The frames that pictures in 2D and 3D show: from the first to the last."""
+    return np.unique(np.linspace(0, num_frames - 1, _MAX_FRAMES).round().astype(int))
 
 
 def _space_time(examples: Sequence[Example], grid: Grid) -> Figure:
@@ -122,14 +133,8 @@ def _space_time(examples: Sequence[Example], grid: Grid) -> Figure:
 
 def _frames(examples: Sequence[Example], grid: Grid) -> Figure:
     num_frames, *space = examples[0].reference.shape
-    chosen = np.unique(np.linspace(0, num_frames - 1, _MAX_FRAMES).round().astype(int))
-    slice_note = ""
-    if len(space) == 3:
-        low, high = grid.bounds[2]
-        middle = low + (space[2] // 2 + 0.5) * (high - low) / space[2]
-        slice_note = f", slice at {grid.axes[2]} = {middle:.3g}"
-    (left, right), (bottom, top) = grid.bounds[:2]
-    height = min(max((top - bottom) / (right - left), 0.3), 2.0) * 1.75 + 0.15
+    chosen, slice_note = shown_frames(num_frames), _slice_note(space, grid)
+    height = _shape(grid) * 1.75 + 0.15
     columns = max(len(chosen), 2)
     figure = _figure(1.6 + 2.1 * columns, (3 * height + 1.2) * len(examples))
     parts = figure.subfigures(len(examples), 1, squeeze=False)
@@ -137,6 +142,40 @@ def _frames(examples: Sequence[Example], grid: Grid) -> Figure:
         part.suptitle(f"{example.label}{slice_note}", x=0.01, ha="left", fontsize=11)
         _frame_rows(part, _central_slice(example), grid, chosen)
     return figure
+
+
+def _steady(examples: Sequence[Example], grid: Grid) -> Figure:
+    """True, predicted and error side by side, one row for each problem."""
+    figure = _figure(11.0, (3.0 * _shape(grid) + 0.9) * len(examples))
+    panels = figure.subplots(len(examples), 3, squeeze=False, sharex=True, sharey=True)
+    extent = (*grid.bounds[0], *grid.bounds[1])
+    note = _slice_note(examples[0].reference.shape[1:], grid)
+    for row, whole in zip(panels, examples, strict=True):
+        example = _central_slice(whole)
+        images = _three(list(row), example, partial(_frame, index=0), extent)
+        _colour_bars(figure, list(row[:2]), [row[2]], images, example, grid)
+        row[0].set_ylabel(grid.label(1))
+        for axes, name in zip(row, _NAMES, strict=True):
+            axes.set_title(name, loc="left", fontsize=10)
+        row[0].set_title(f"{example.label}{note}\n{_NAMES[0]}", loc="left", fontsize=10)
+    for axes in panels[-1]:
+        axes.set_xlabel(grid.label(0))
+    return figure
+
+
+def _shape(grid: Grid) -> float:
+    """Height of a panel over its width, within reason."""
+    (left, right), (bottom, top) = grid.bounds[:2]
+    return min(max((top - bottom) / (right - left), 0.3), 2.0)
+
+
+def _slice_note(space: Sequence[int], grid: Grid) -> str:
+    """Where the shown slice of three dimensions lies."""
+    if len(space) < 3:
+        return ""
+    low, high = grid.bounds[2]
+    middle = low + (space[2] // 2 + 0.5) * (high - low) / space[2]
+    return f", slice at {grid.axes[2]} = {middle:.3g}"
 
 
 def _frame_rows(figure: Any, example: Example, grid: Grid, chosen: Array) -> None:
@@ -162,6 +201,7 @@ def _three(
     low, high = example.limits
     bound = example.error_limit
     images = []
+    alpha = None if example.inside is None else view(example.inside.astype(float))
     for axes, field, colours, limits in zip(
         panels,
         (example.reference, example.prediction, example.error),
@@ -173,7 +213,7 @@ def _three(
         images.append(
             axes.imshow(
                 values, origin="lower", extent=extent, aspect=aspect, cmap=_colours(colours),
-                vmin=limits[0], vmax=limits[1], interpolation="nearest",
+                vmin=limits[0], vmax=limits[1], interpolation="nearest", alpha=alpha,
             )
         )  # fmt: skip
         axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2.5, 5, 10]))
@@ -207,8 +247,12 @@ def _central_slice(example: Example) -> Example:
     if example.reference.ndim < 4:
         return example
     middle = example.reference.shape[3] // 2
+    inside = None if example.inside is None else example.inside[:, :, :, middle]
     return Example(
-        example.label, example.prediction[:, :, :, middle], example.reference[:, :, :, middle]
+        example.label,
+        example.prediction[:, :, :, middle],
+        example.reference[:, :, :, middle],
+        inside,
     )
 
 
@@ -251,11 +295,37 @@ def plot_error_over_time(
     return _save(figure, path)
 
 
-def plot_losses(path: Path, records: Sequence[Mapping[str, Any]]) -> Path:
-    """Training loss and validation nRMSE of each stage, from the records of `metrics.jsonl`.
+def plot_error_shares(path: Path, errors: Mapping[str, Array], *, metric: str = "nRMSE") -> Path:
+    """Share of problems with an error below a value, of each predictor.
 
     Args:
-        records: With 'stage' and 'step', and 'loss' or 'valid_nrmse' or both.
+        errors: Name -> (trajectory,). The first one is drawn strongest.
+    """
+    figure = _figure(8.0, 4.4)
+    axes = figure.subplots()
+    for index, (name, values) in enumerate(errors.items()):
+        ordered = np.sort(values[np.isfinite(values) & (values > 0)])
+        shares = np.arange(1, len(ordered) + 1) / max(len(values), 1)
+        axes.step(
+            ordered, shares, _STYLES[index % len(_STYLES)], where="post", label=name,
+            color=_LINES[index % len(_LINES)], linewidth=2.2 if index == 0 else 1.5,
+        )  # fmt: skip
+    axes.set_xlabel(metric)
+    axes.set_ylabel("share of problems with at most this error")
+    if any(len(line.get_xdata()) for line in axes.lines):  # type: ignore[arg-type]
+        axes.set_xscale("log")
+    axes.set_ylim(0, 1.02)
+    axes.grid(True, color="0.88")
+    figure.legend(loc="outside upper left", ncols=len(errors), frameon=False)
+    return _save(figure, path)
+
+
+def plot_losses(path: Path, records: Sequence[Mapping[str, Any]]) -> Path:
+    """Training loss and validation error of each stage, from the records of `metrics.jsonl`.
+
+    Args:
+        records: With 'stage' and 'step', and 'loss', or what chooses the checkpoint: 'valid_crps'
+            where there is one, else 'valid_nrmse'.
     """
     stages = list(dict.fromkeys(str(record["stage"]) for record in records))
     if not stages:
@@ -265,12 +335,13 @@ def plot_losses(path: Path, records: Sequence[Mapping[str, Any]]) -> Path:
     for column, stage in zip(panels.T, stages, strict=True):
         own = [record for record in records if record["stage"] == stage]
         _training_curve(column[0], *_series(own, "loss"))
-        _validation_curve(column[1], *_series(own, "valid_nrmse"))
+        scores = "CRPS" if any("valid_crps" in record for record in own) else "nRMSE"
+        _validation_curve(column[1], *_series(own, f"valid_{scores.lower()}"))
+        column[1].set_ylabel(f"validation {scores}")
         column[0].set_title(stage, loc="left")
         column[1].set_xlabel("step")
         column[1].xaxis.set_major_locator(MaxNLocator(5, integer=True))
     panels[0, 0].set_ylabel("training loss")
-    panels[1, 0].set_ylabel("validation nRMSE")
     return _save(figure, path)
 
 

@@ -113,9 +113,10 @@ def describe_protocol(content: Mapping[str, Any]) -> str:
 
     What is as it should be, stride 1 and a checkpoint selected on 'valid', goes without saying.
     """
-    grid = "x".join(str(size) for size in content["resolution"])
+    sizes = content["resolution"]
+    places = "grid " + "x".join(str(size) for size in sizes) if any(sizes) else "at nodes"
     given, predicted = content["history"], content["horizon"]
-    steps = f"{given} -> {predicted} frames"
+    steps = f"{given} -> {predicted} frames" if given else "steady"
     if content["mode"] == "one-step":
         steps += ", one step at a time"
     spacing = f"stride {content['stride']}, " if content["stride"] != 1 else ""
@@ -124,4 +125,4 @@ def describe_protocol(content: Mapping[str, Any]) -> str:
     count, split = content["num_trajectories"], content["split"]
     judged = f"all {count}" if split == "all" else f"{count} {split}"
     data = f"{content['dataset']} ({content['version']})"
-    return f"{data}, {judged} trajectories, grid {grid}, {spacing}{steps}{selected}"
+    return f"{data}, {judged} trajectories, {places}, {spacing}{steps}{selected}"

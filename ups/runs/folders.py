@@ -19,11 +19,14 @@ import ups
 from ups import files, paths
 from ups.config.loading import load_experiment, to_yaml
 from ups.config.schema import Experiment
+from ups.config.stages import STAGES
 from ups.errors import CheckpointError, ConfigError, did_you_mean, translated_os_errors
 
 CONFIG, ENVIRONMENT = "config.yaml", "env.json"
 METRICS, REPORT = "metrics.jsonl", "report.json"
 TRACKING, CODEC_CARD = "tracking.json", "codec_card.json"
+MODEL = "model"
+"""In place of a stage: any that leaves a model that predicts."""
 
 
 def create_run(
@@ -95,11 +98,16 @@ def checkpoint_path(run: Path, stage: str) -> Path:
 
 
 def list_runs(name: str | None = None, *, with_stage: str | None = None) -> list[Path]:
-    """Run folders, newest first; only those that hold a checkpoint of `with_stage`."""
+    """Run folders, newest first; only those that hold a checkpoint of `with_stage`, or `MODEL`."""
     found = [path.parent for path in paths.runs_dir().glob(f"{name or '*'}/*/{CONFIG}")]
     if with_stage:
-        found = [run for run in found if checkpoint_path(run, with_stage).is_file()]
+        found = [run for run in found if _has(run, with_stage)]
     return sorted(found, key=_age, reverse=True)
+
+
+def _has(run: Path, stage: str) -> bool:
+    stages = [one for one in STAGES if one != "codec"] if stage == MODEL else [stage]
+    return any(checkpoint_path(run, one).is_file() for one in stages)
 
 
 def _age(run: Path) -> tuple[str, int]:
@@ -107,27 +115,33 @@ def _age(run: Path) -> tuple[str, int]:
     return run.name.partition("-")[0], (run / CONFIG).stat().st_mtime_ns
 
 
-def find_run(run: str | Path | None, *, with_stage: str | None = "operator") -> Path:
+def find_run(run: str | Path | None, *, with_stage: str | None = MODEL) -> Path:
     """The folder of a run given as a path, `name/id`, `name` (its newest), or None (the newest).
+
+    Args:
+        with_stage: Only a run with a checkpoint of this stage; `MODEL` is any stage that leaves a
+            model that predicts, and None asks for nothing.
 
     Raises:
         CheckpointError: There is no such run, or it has no checkpoint of `with_stage`.
     """
     hint = f"ups train --stage {with_stage or 'all'}"
+    what = f"checkpoint of stage '{with_stage}'"
+    if with_stage == MODEL:
+        hint, what = "ups train --stage operator, or steady_prior", "model that predicts"
     if run is None:
         runs = list_runs(with_stage=with_stage)
         if not runs:
             raise CheckpointError(
-                f"{paths.display(paths.runs_dir())}: no run with a checkpoint of stage "
-                f"'{with_stage}'",
+                f"{paths.display(paths.runs_dir())}: no run with a {what}",
                 hint=hint,
             )
         return runs[0]
     for folder in (Path(run), paths.runs_dir() / run):
         if (folder / CONFIG).is_file():
-            if with_stage and not checkpoint_path(folder, with_stage).is_file():
+            if with_stage and not _has(folder, with_stage):
                 raise CheckpointError(
-                    f"{folder}: has no checkpoint of stage '{with_stage}' yet",
+                    f"{folder}: has no {what} yet",
                     hint=f"ups train --resume {run}, or {hint}",
                 )
             return folder

@@ -68,7 +68,7 @@ def log_report(tracking: Tracking, report: Mapping[str, Any], pictures: Iterable
 
     Args:
         report: The content of `report.json`: `protocol` with `split`, and `rows` with `name` and
-            `metrics[name][reduction]`.
+            `metrics[name][reduction]`; `run` names the `task`, where there are several.
     """
     rows = report["rows"]
     metrics = list(dict.fromkeys(
@@ -78,7 +78,8 @@ def log_report(tracking: Tracking, report: Mapping[str, Any], pictures: Iterable
         (row["name"], *(row["metrics"].get(metric, {}).get(part) for metric, part in metrics))
         for row in rows
     )
-    stage = str(report["protocol"]["split"])
+    task = report.get("run", {}).get("task")
+    stage = str(report["protocol"]["split"]) + (f"/{task}" if task else "")
     tracking.summary({
         f"{stage}/{metric}_{part}": value
         for (metric, part), value in zip(metrics, table[0][1:], strict=True)
