@@ -187,7 +187,7 @@ class CodedPoints:
         total = len(members) * len(frames)
         for chosen in np.unique(np.linspace(0, total - 1, min(limit, total)).astype(int)).tolist():
             row, frame = int(members[chosen // len(frames)]), frames[chosen % len(frames)]
-            values = torch.from_numpy(self.store.fields(row, slice(frame, frame + 1))[0].copy())
+            values = _copied(self.store.fields(row, slice(frame, frame + 1))[0])
             cloud = cloud_of(self.store, row, frame if self.store.moves(row) else None)
             yield values.to(self._device), cloud.to(self._device)
 
@@ -213,7 +213,7 @@ class CodedPoints:
 
     def _context(self, row: int) -> Float[Tensor, "1 tokens context"]:
         inputs = self.store.inputs(row)
-        given = None if inputs is None else torch.from_numpy(inputs).to(self._device)
+        given = None if inputs is None else _copied(inputs).to(self._device)
         cloud = cloud_of(self.store, row, 0 if self.store.moves(row) else None)
         return self.codec.context(given, cloud.to(self._device))
 
@@ -226,12 +226,12 @@ class CodedPoints:
         rows = [int(row) for row in members]
         return [
             self._carried(one, row, list(frames)) if self.store.moves(row)
-            else self._at(one, torch.from_numpy(self.store.coords(row)))
+            else self._at(one, _copied(self.store.coords(row)))
             for one, row in zip(tokens, rows, strict=True)
         ]  # fmt: skip
 
     def _at(
-        self, tokens: Float[Tensor, "time tokens dim"], coords: Float[Tensor, "node dim"]
+        self, tokens: Float[Tensor, "time tokens dim"], coords: Float[Tensor, "node axis"]
     ) -> Float[Tensor, "time node channel"]:
         """Fields of all frames at the same places."""
         times, nodes = len(tokens), len(coords)
@@ -251,8 +251,8 @@ class CodedPoints:
         step = frames[1] - frames[0] if len(frames) > 1 else 1
         start = max(frames[0] - step, 0)
         dt = float(self.store.time[frames[0]] - self.store.time[start])
-        places = torch.from_numpy(self.store.coords(row, slice(start, start + 1))[0])
-        values = torch.from_numpy(self.store.fields(row, slice(start, start + 1))[0])
+        places = _copied(self.store.coords(row, slice(start, start + 1))[0])
+        values = _copied(self.store.fields(row, slice(start, start + 1))[0])
         places, values = places.to(self._device), values.to(self._device)
         found = []
         for state in tokens:
@@ -263,7 +263,7 @@ class CodedPoints:
             found.append(values)
         return torch.stack(found)
 
-    def _inside(self, places: Float[Tensor, "node dim"]) -> Float[Tensor, "node dim"]:
+    def _inside(self, places: Float[Tensor, "node axis"]) -> Float[Tensor, "node axis"]:
         """Around periodic axes, and not beyond the others."""
         low, high = torch.tensor(self.store.metadata.bounds, dtype=places.dtype).T.to(places)
         wraps = torch.tensor(self.store.metadata.periodic, device=places.device)
@@ -272,6 +272,11 @@ class CodedPoints:
 
     def reference(self, members: Array, frames: Sequence[int]) -> list[Tensor]:
         return [torch.from_numpy(self.store.fields(int(row))[list(frames)]) for row in members]
+
+
+def _copied(values: Array) -> Tensor:
+    """What was read from a store, which may be a view of its file that nobody may write to."""
+    return torch.from_numpy(np.array(values))
 
 
 def coded(
