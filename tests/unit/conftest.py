@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from ups import paths
 from ups.data.convert import convert
+from ups.data.generate import generate
 from ups.data.store import TrajectoryStore
 from ups.registry import load_card
 
@@ -76,3 +78,43 @@ def store(tmp_path: Path) -> TrajectoryStore:
     tensor = _advected(20, 11, 32, beta=1.0, seed=0)
     raw = _write_raw(tmp_path / "1D_Advection_Sols_beta1.0.hdf5", tensor, {"beta": 1.0})
     return convert(load_card("advection1d"), [raw], version="tiny").store
+
+
+SMALL = {
+    "burgers1d": (20, 32, 9), "advection1d": (20, 32, 9), "reaction_diffusion2d": (12, 16, 7),
+    "darcy2d": (20, 16, None), "darcy2d_mesh": (12, 120, None), "particles_advect": (12, 40, 7),
+}  # fmt: skip
+"""Trajectories, points per axis (or nodes) and frames."""
+
+
+@pytest.fixture(scope="session")
+def _small_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("small")
+
+
+@pytest.fixture
+def small(home: Path, _small_home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """small(*keys): small generated datasets are there, made once for all tests of a session."""
+
+    def give(*keys: str) -> None:
+        for key in keys:
+            with monkeypatch.context() as other:
+                other.setenv("UPS_HOME", str(_small_home))
+                if not (made := paths.data_dir(key)).exists():
+                    _generate_small(key)
+            link = paths.data_dir(key)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(made, target_is_directory=True)
+
+    return give
+
+
+def _generate_small(key: str) -> None:
+    card = load_card(key)
+    assert card.generator is not None
+    count, points, frames = SMALL[key]
+    raw = generate(
+        card, parameters=card.generator.parameters, num_trajectories=count, seed=0,
+        out_dir=paths.raw_dir(key), points=points, frames=frames, workers=1,
+    )  # fmt: skip
+    convert(card, [raw])

@@ -73,7 +73,7 @@ class OperatorStage:
     seed: int
     given_frames: int
     make_checkpoint: MakeCheckpoint
-    _step: int = field(default=0, init=False)
+    _next: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self.trainable = self.operator
@@ -87,7 +87,7 @@ class OperatorStage:
         self._check_lengths()
 
     def _check_lengths(self) -> None:
-        longest = max(item.steps for item in self.config.unroll)
+        longest = max(self._unrolls())
         for task in self.mixture.tasks:
             frames, span = task.data.frames, longest * self.config.max_stride * task.stride
             if not task.layout.is_steady and len(frames) <= span:
@@ -97,9 +97,16 @@ class OperatorStage:
                     hint="fewer stages.operator.unroll steps, or a smaller stride",
                 )
 
+    def _unrolls(self) -> list[int]:
+        """Every number of operator steps that the run may differentiate through."""
+        usual = [item.steps for item in self.config.unroll]
+        phases = [span.phase.unroll for span in self.curriculum.phases]
+        own = [steps for steps in phases if steps is not None]
+        return own if phases and len(own) == len(phases) else [*own, *usual]
+
     def batch(self, step: int, micro: int) -> Windows:
         """This process' share of batch `step`."""
-        self._step = step
+        self._next = step + 1
         self.curriculum.enter(step)
         task, number = self.mixture.draw(step)
         if task.layout.is_steady:
@@ -225,8 +232,7 @@ class OperatorStage:
             )
             for task in self.mixture.tasks
         }  # fmt: skip
-        self.curriculum.validated(self._step + 1 if self._step else 0,
-                                  {name: one.nrmse for name, one in found.items()})  # fmt: skip
+        self.curriculum.validated(self._next, {name: one.nrmse for name, one in found.items()})
         return summary(found)
 
     def checkpoint(self, step: int, metrics: dict[str, float]) -> Checkpoint:
@@ -236,13 +242,13 @@ class OperatorStage:
         return {
             "curriculum": self.curriculum.state_dict(),
             "queries": self._losses.state_dict(),
-            "step": self._step,
+            "next": self._next,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.curriculum.load_state_dict(state["curriculum"])
         self._losses.load_state_dict(state["queries"])
-        self._step = state["step"]
+        self._next = state["next"]
 
     def is_reached(self, loss: float) -> bool:
         return False
