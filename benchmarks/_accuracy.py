@@ -84,7 +84,8 @@ TASKS = {
         # Frame 10 of the dataset is the given one: the noise before it is on no grid.
         Task("reaction_diffusion2d", "reaction_diffusion2d", {}, 64, 0.6, points=64, stride_t=2,
              histories={"ic": 6}, config="reaction_diffusion2d",
-             shared=("stages.operator.first_frame=5", _DIHEDRAL), baselines=_NO_FLUX),
+             shared=("data.first_frame=5", "stages.operator.early_bias=1.5", _DIHEDRAL),
+             baselines=_NO_FLUX),
         Task("darcy2d", "darcy2d", {"beta": 1.0}, 200, 0.5, points=64, histories={"steady": 1},
              config="darcy2d", shared=(_DIHEDRAL,), baselines=_WALLS),
     )
@@ -238,8 +239,10 @@ def _work(content: Mapping[str, Any]) -> dict[str, Any]:
     every = math.ceil(steps / VALIDATIONS)
     experiment = load_experiment(content["config"], content["overrides"])
     last = (content["stages"] or open_session(experiment).stages)[-1]
+    warm_up = min(getattr(experiment.stages, last).schedule.warmup_steps, steps // 20)
     experiment = load_experiment(content["config"], [
         *content["overrides"], f"stages.{last}.steps={steps}",
+        f"stages.{last}.schedule.warmup_steps={warm_up}",
         f"stages.{last}.validate_every={every}", f"stages.{last}.checkpoint_every={steps}",
     ])  # fmt: skip
     with cpu_seconds() as seconds:
