@@ -12,8 +12,8 @@ import pytest
 import ups
 
 ROOT = Path(ups.__file__).parent
-ROOMS = ("errors", "paths", "files", "config", "registry", "runs", "data", "transfer", "codec",
-         "models", "cache", "physics", "checkpoint", "evaluation", "training", "leaderboard",
+ROOMS = ("errors", "paths", "files", "crew", "config", "registry", "runs", "data", "transfer",
+         "codec", "models", "cache", "physics", "checkpoint", "evaluation", "training", "leaderboard",
          "pipeline", "remote", "cli", "__main__")  # fmt: skip
 # Not even downwards: each of these rooms is read without the other.
 FORBIDDEN = {"cache": {"codec", "models"}, "leaderboard": {"training", "checkpoint", "models"}}

@@ -25,6 +25,7 @@ from ups.cache.format import (
     Manifest,
     Shard,
 )
+from ups.crew import Crew
 from ups.data.points import PointStore
 from ups.data.store import TrajectoryStore
 from ups.errors import CacheError
@@ -34,20 +35,6 @@ Store = TrajectoryStore | PointStore
 Encode = Callable[[Array], Array]
 Progress = Callable[[int, int], None]
 _FRAMES_PER_CALL = 1024
-
-
-@dataclass(frozen=True)
-class Crew:
-    """Processes that build one cache together; each writes every `size`-th shard.
-
-    Attributes:
-        rank: Of this one; 0 writes the manifest.
-        gather: Lists of all processes -> the lists one after the other, on every process.
-    """
-
-    rank: int = 0
-    size: int = 1
-    gather: Callable[[list[Any]], list[Any]] = list
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ def build(
     from ups.config.loading import load_experiment
     from ups.config.schema import DataConfig, TaskConfig
     from ups.training import latents
+    from ups.training.distributed import is_main, together
     from ups.training.session import open_session, open_task
 
     if codec:
@@ -45,15 +46,17 @@ def build(
         run = latents.find_codec([task]).parent.parent
     experiment = load_experiment(run / runs.CONFIG, overrides or [])
     data = DataConfig(dataset=dataset, version=version)
-    session = open_session(experiment.model_copy(update={"data": data}))
-    with _output.Bars() as bars:
+    with together(experiment.device) as device, _output.Bars() as bars:
+        session = open_session(experiment.model_copy(update={"data": data}), device=device)
         (outcome,) = latents.build_caches(
             session,
             runs.checkpoint_path(run, "codec"),
             splits=split or ("train", "valid"),
             progress=bars,
         )
-    _output.summary("cache", describe_cache(outcome))
+        first = is_main()
+    if first:
+        _output.summary("cache", describe_cache(outcome))
 
 
 @app.command("list")

@@ -56,7 +56,7 @@ def evaluate(
     from ups.evaluation.evaluate import evaluate as judge
     from ups.evaluation.evaluate import failed_gates
     from ups.pipeline import publish
-    from ups.training.distributed import local_device
+    from ups.training.distributed import crew, is_main, together
     from ups.training.run import stage_name
 
     if split is not None and split not in SPLITS:
@@ -70,7 +70,7 @@ def evaluate(
     )
     names = [one.key for one in experiment.data.tasks] if task is None else [task]
     results = []
-    with _output.Bars() as bars:
+    with together(device) as chosen_device, _output.Bars() as bars:
         for name in names:
             result = judge(
                 folder,
@@ -78,10 +78,12 @@ def evaluate(
                 stage=chosen,
                 settings=settings,
                 version=version,
-                device=local_device(device),
+                device=chosen_device,
+                crew=crew(),
                 progress=bars.of("eval" if len(names) == 1 else f"eval {name}"),
             )
-            results.append((result, publish(result, folder)))
+            if is_main():
+                results.append((result, publish(result, folder)))
     if as_json:
         reports = [result.report.to_dict() for result, _ in results]
         _output.print_json(reports[0] if len(reports) == 1 else reports)

@@ -132,6 +132,15 @@ class MetricAccumulator:
         energy = metrics.shell_energy(prediction, reference).sum(0).cpu()
         self._energy = energy if self._energy is None else self._energy + energy
 
+    def absorb(self, other: MetricAccumulator) -> None:
+        """Add what another one has seen, after one's own."""
+        for name, parts in other._values.items():
+            self._values.setdefault(name, []).extend(parts)
+        self._shape = self._shape or other._shape
+        if other._energy is not None:
+            mine = self._energy
+            self._energy = other._energy if mine is None else mine + other._energy
+
     def result(self) -> Metrics:
         """The metrics of everything seen so far.
 

@@ -18,6 +18,7 @@ from ups.checkpoint import Checkpoint, TaskIdentity
 from ups.codec.coded import CodedStore, coded
 from ups.config.schema import EvaluationConfig, GatesConfig
 from ups.config.stages import StageName
+from ups.crew import Crew
 from ups.data.auditing.same_start import nearest_pairs
 from ups.data.points import PointStore
 from ups.data.splits import SPLITS
@@ -26,7 +27,7 @@ from ups.data.versions import open_store
 from ups.errors import DataError, UsageError
 from ups.evaluation.accumulator import MetricAccumulator, Metrics
 from ups.evaluation.protocol import Protocol
-from ups.evaluation.report import Report, Row, write_report
+from ups.evaluation.report import Report, Row, report_path, write_report
 from ups.evaluation.rollout import STEADY, Batch, Horizon, horizon_for, predict_split
 from ups.models.surrogate import Surrogate
 from ups.registry import load_card
@@ -77,6 +78,7 @@ def evaluate(
     version: str | None = None,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
+    crew: Crew | None = None,
 ) -> Evaluation:
     """Roll out a run's models on held-out trajectories and write its report.
 
@@ -88,6 +90,7 @@ def evaluate(
         settings: Split, history, horizon; None takes those of the run's config.
         version: Another converted version of the dataset to judge on; None is the run's own.
         progress: Called with (trajectories done, trajectories in all).
+        crew: Processes that share the trajectories; the first one writes the report.
 
     Raises:
         CheckpointError: The run holds no usable operator.
@@ -117,7 +120,8 @@ def evaluate(
     card = load_card(known.dataset)
     seen = coded(store, found.codecs[name], velocity=card.discretisation.velocity)
     members = _members(store, settings.split)
-    rows, seconds = _measure(surrogate, seen, members, horizon, settings, device, progress)
+    crew = crew or Crew()
+    rows, seconds = _measure(surrogate, seen, members, horizon, settings, device, progress, crew)
     report = Report(
         run=_describe_run(run, path, found, name),
         protocol=_protocol(store, settings, horizon, len(members)),
@@ -128,7 +132,9 @@ def evaluate(
     times = store.time[horizon.frames] - store.time[first]
     picked = _examples(surrogate, seen, members, horizon, rows[MODEL], device, times)
     single = len(found.tasks) == 1
-    written = write_report(report, run, None if single else name)
+    written = report_path(run, None if single else name)
+    if crew.rank == 0:
+        write_report(report, run, None if single else name)
     return Evaluation(report, written, rows, times, tuple(picked), store, name)
 
 
@@ -219,6 +225,7 @@ def _measure(
     settings: EvaluationConfig,
     device: torch.device,
     progress: Progress | None,
+    crew: Crew,
 ) -> tuple[dict[str, Metrics], float]:
     """Metrics of the model and of the trivial predictors, and the model's wall time."""
     meta = seen.store.metadata
@@ -234,15 +241,22 @@ def _measure(
     }
     mean = torch.from_numpy(seen.store.statistics["mean"]).float()
     seconds, done = 0.0, 0
+    own = np.array_split(members, crew.size)[crew.rank]
     for batch in predict_split(
-        surrogate, seen, members, horizon, batch_size=settings.batch_size, device=device
+        surrogate, seen, own, horizon, batch_size=settings.batch_size, device=device
     ):
         for name, prediction in _predictions(batch, mean):
             sums[name].update(prediction, batch.reference)
         seconds += batch.seconds
         done += len(batch.trajectories)
         if progress:
-            progress(done, len(members))
+            progress(done, len(own))
+    if crew.size > 1:
+        shares = crew.gather([(sums, seconds)])
+        sums, seconds = shares[0][0], sum(spent for _, spent in shares)
+        for others, _ in shares[1:]:
+            for name, one in sums.items():
+                one.absorb(others[name])
     return {name: one.result() for name, one in sums.items()}, seconds
 
 

@@ -121,9 +121,14 @@ class Report:
         return {key: content[key] for key in order}
 
 
+def report_path(run_dir: Path, task: str | None = None) -> Path:
+    """Where the report of a run is, or that of one of its several tasks."""
+    return run_dir / (REPORT if task is None else f"report-{task}.json")
+
+
 def write_report(report: Report, run_dir: Path, task: str | None = None) -> Path:
     """Write `report.json`, or `report-<task>.json`, into the run's folder, whole or not at all."""
-    path = run_dir / (REPORT if task is None else f"report-{task}.json")
+    path = report_path(run_dir, task)
     files.write_json(path, report.to_dict(), CheckpointError)
     return path
 

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor
 
+from ups.crew import Crew
 from ups.errors import ConfigError, UpsError
 from ups.training.processes import AgreedError, find_place
 
@@ -148,6 +149,15 @@ def gather_objects(item: Item) -> list[Item]:
     found: list[Any] = [None] * world_size()
     dist.all_gather_object(found, item)
     return found
+
+
+def crew() -> Crew:
+    """The processes as rooms below know them."""
+
+    def gather(mine: list[Any]) -> list[Any]:
+        return [item for share in gather_objects(mine) for item in share]
+
+    return Crew(rank(), world_size(), gather)
 
 
 def gathered(values: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "process *shape"]:

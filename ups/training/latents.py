@@ -13,14 +13,14 @@ import torch
 
 from ups import checkpoint as checkpoints
 from ups import runs
-from ups.cache.build import Build, Crew, build_cache
+from ups.cache.build import Build, build_cache
 from ups.cache.format import CacheIdentity, identity_of, open_cache
 from ups.checkpoint import Checkpoint
 from ups.codec.coded import Codec, CodedStore
 from ups.config.schema import CacheConfig, Experiment
 from ups.errors import CheckpointError
 from ups.training.building import coded_task, layout_of
-from ups.training.distributed import gather_objects, rank, world_size
+from ups.training.distributed import crew
 from ups.training.session import Session, TaskData
 from ups.training.tasks import LatentTask
 
@@ -144,14 +144,9 @@ def _build(
         splits=splits,
         shard_bytes=config.shard_bytes,
         progress=(lambda n, total: progress(label, n, total, "")) if progress else None,
-        crew=Crew(rank(), world_size(), _all_of),
+        crew=crew(),
     )
     return CacheOutcome(task.name, build, identity)
-
-
-def _all_of(shards: list[Any]) -> list[Any]:
-    """The lists of all processes, one after the other."""
-    return [shard for share in gather_objects(shards) for shard in share]
 
 
 def encoders_of(

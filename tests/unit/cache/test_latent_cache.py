@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ups.cache import build as module
-from ups.cache.build import Crew, build_cache
+from ups.cache.build import build_cache
 from ups.cache.format import (
     MANIFEST,
     PROGRESS,
@@ -24,6 +24,7 @@ from ups.cache.format import (
     open_cache,
     verify,
 )
+from ups.crew import Crew
 from ups.errors import CacheError
 
 TOKENS, DIM = 4, 8

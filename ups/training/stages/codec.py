@@ -33,7 +33,8 @@ from ups.training.stages.fresh import MovedWindows
 
 Array = npt.NDArray[Any]
 MakeCheckpoint = Callable[..., Checkpoint]
-_VALIDATION_FRAMES = 512
+_VALIDATION_FRAMES, _FEWEST_FRAMES = 512, 32
+_VALIDATION_POINTS = 2**18
 _VALIDATION_CLOUDS = 64
 
 
@@ -100,7 +101,9 @@ class GridFrames:
 
     def card(self, *, quadruple: bool = True) -> ReportCard:
         """The codec's report card on the validation split."""
-        frames = frames_of(self.store, "valid", self.data.frames, _VALIDATION_FRAMES)
+        points = math.prod(self.store.space)
+        number = max(_FEWEST_FRAMES, min(_VALIDATION_FRAMES, _VALIDATION_POINTS // points))
+        frames = frames_of(self.store, "valid", self.data.frames, number)
         on_device = (batch.to(self.device) for batch in frames)
         return report_card(self.codec, on_device, quadruple=quadruple)
 
