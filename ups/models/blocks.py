@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -30,6 +31,9 @@ class Block(nn.Module):
         adapt: (batch, 4, width): scale and shift of both halves
         output: as x
     """
+
+    is_sharded_unit: ClassVar[bool] = True
+    """With FSDP a block's weights are gathered together."""
 
     def __init__(
         self,

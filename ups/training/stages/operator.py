@@ -19,7 +19,7 @@ from ups.data.windows import WindowSampler
 from ups.errors import DataError
 from ups.models.layout import Given
 from ups.training.curriculum import Curriculum
-from ups.training.distributed import portion
+from ups.training.distributed import portion, rank
 from ups.training.noise import noisy_tokens
 from ups.training.stages.decoded import LossTerms, Unrolled
 from ups.training.stages.fresh import FreshWindows
@@ -77,6 +77,7 @@ class OperatorStage:
 
     def __post_init__(self) -> None:
         self.trainable = self.operator
+        self.leaves_unused = len(self.mixture.tasks) > 1
         self._history = int(getattr(self.operator, "history", 1))
         self._losses = LossTerms(self.config.losses, self.mixture.tasks, self.seed)
         self._fresh = {
@@ -170,7 +171,7 @@ class OperatorStage:
             return tokens
         history = self._history
         generator = torch.Generator(self.device).manual_seed(
-            int(np.random.default_rng([self.seed, step, micro, _NOISE]).integers(2**62))
+            int(np.random.default_rng([self.seed, step, micro, rank(), _NOISE]).integers(2**62))
         )
         flat = noisy_tokens(
             tokens[:, :history].flatten(0, 1), self.data.noise, task.layout, generator
