@@ -82,7 +82,7 @@ def store(tmp_path: Path) -> TrajectoryStore:
 
 SMALL = {
     "burgers1d": (20, 32, 9), "advection1d": (20, 32, 9), "reaction_diffusion2d": (12, 16, 7),
-    "darcy2d": (20, 16, None), "darcy2d_mesh": (12, 120, None), "particles_advect": (12, 40, 7),
+    "darcy2d": (20, 16, None), "darcy2d_mesh": (12, 200, None), "particles_advect": (12, 40, 7),
 }  # fmt: skip
 """Trajectories, points per axis (or nodes) and frames."""
 

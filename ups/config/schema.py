@@ -53,6 +53,9 @@ class TaskConfig(Config):
         return self.name or self.dataset
 
 
+_OF_ONE_DATASET = ("version", "stride", "first_frame", "last_frame")
+
+
 class DataConfig(Config):
     """Which trajectories, and how they are stepped through.
 
@@ -97,6 +100,15 @@ class DataConfig(Config):
         names = [task.key for task in self.tasks]
         if len(set(names)) < len(names):
             raise ValueError(f"task: names must differ, found {', '.join(names)}; give a `name`")
+        elsewhere = [
+            name
+            for name in _OF_ONE_DATASET
+            if self.task and getattr(self, name) != type(self).model_fields[name].default
+        ]
+        if elsewhere:
+            raise ValueError(
+                f"{elsewhere[0]}: is of one `dataset`; of several, each `task` has its own"
+            )
         return self
 
     @property
@@ -104,8 +116,8 @@ class DataConfig(Config):
         """Every task in full."""
         if self.dataset is None:
             return self.task
-        shared = ("dataset", "version", "stride", "first_frame", "last_frame")
-        return (TaskConfig(**{name: getattr(self, name) for name in shared}),)
+        shared = {name: getattr(self, name) for name in _OF_ONE_DATASET}
+        return (TaskConfig(dataset=self.dataset, **shared),)
 
 
 class CacheConfig(Config):
