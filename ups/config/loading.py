@@ -16,7 +16,12 @@ from ups.config.schema import Experiment
 from ups.errors import ConfigError, did_you_mean
 
 DEFAULT_CONFIG = "burgers1d.yaml"
-_RIVALS = (("dataset", "task"), ("coefficients", "compression"))
+_INSTEAD_OF = {
+    "dataset": ("task",),
+    "task": ("dataset", "version", "stride", "first_frame", "last_frame"),
+    "coefficients": ("compression",),
+    "compression": ("coefficients",),
+}
 
 
 def load_experiment(config: str | Path | None = None, overrides: Sequence[str] = ()) -> Experiment:
@@ -87,22 +92,23 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
     A mapping that names another `kind` replaces, since its keys belong to another type. One that
     names a `size` takes from below nothing that this size sets; and of keys that stand for one
-    another (`dataset` and `task`), the one that is named drops the other.
+    another (`dataset` and `task`) the one that is named replaces the other.
     """
     result = dict(base)
     for key, value in over.items():
         old = result.get(key)
         if isinstance(old, Mapping) and isinstance(value, Mapping) and not _other_kind(old, value):
-            dropped = {*SIZES.get(str(value.get("size")), ()), *_rivals_of(value)}
+            dropped = {*SIZES.get(str(value.get("size")), ()), *_replaced_by(value)}
             result[key] = merged({k: v for k, v in old.items() if k not in dropped}, value)
         else:
             result[key] = value
     return result
 
 
-def _rivals_of(over: Mapping[str, Any]) -> set[str]:
-    return {other for pair in _RIVALS for key, other in (pair, pair[::-1])
-            if over.get(key) and other not in over}  # fmt: skip
+def _replaced_by(over: Mapping[str, Any]) -> set[str]:
+    """Keys that stand for the same as one that `over` names."""
+    named = [key for key in _INSTEAD_OF if over.get(key)]
+    return {other for key in named for other in _INSTEAD_OF[key]}
 
 
 def _other_kind(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

@@ -150,9 +150,12 @@ def _measure(session: Session, stage: Stage, factor: float) -> Cost:
             torch.cuda.synchronize(session.device)
         times.append(time.perf_counter() - began)
     parameters = num_parameters(module)
-    flops = 3 * config.accumulate * count_flops(loss, batches[0])
-    kept = activation_bytes(_Losses(module, stage), batches[0])
-    seconds = factor * config.steps * statistics.median(times[_WARM_UP:])
+    # Batches of several tasks differ in cost; those of one do not, but for the machine's hiccups.
+    several = len(session.tasks) > 1
+    counted, average = (batches, statistics.mean) if several else (batches[:1], statistics.median)
+    flops = round(3 * config.accumulate * average([count_flops(loss, one) for one in counted]))
+    kept = max(activation_bytes(_Losses(module, stage), one) for one in counted)
+    seconds = factor * config.steps * average(times[_WARM_UP:])
     memory = 4 * parameters * (4 + bool(config.ema_decay)) + round(factor * kept)
     return Cost(stage.name, parameters, config.steps, round(factor * flops), memory, seconds)
 
