@@ -75,9 +75,7 @@ def test_a_run_that_is_not_there_offers_the_nearest():
 
 def test_a_run_without_the_stage_says_how_to_go_on():
     run = run_at("20250101T000000Z", stages=("codec",))
-    with pytest.raises(
-        CheckpointError, match="has no checkpoint of stage 'operator' yet"
-    ) as caught:
+    with pytest.raises(CheckpointError, match="has no model that predicts yet") as caught:
         runs.find_run(runs.run_id(run))
     assert "ups train --resume mine/20250101T000000Z-abc" in caught.value.hint
 
