@@ -97,6 +97,9 @@ class CodecStageConfig(TrainingConfig):
     off_grid_share: Share = Field(
         0.5, description="Weight of the points between grid points in the loss."
     )
+    off_grid_points: PositiveInt = Field(
+        512, description="Points between grid points in a step, at most."
+    )
 
 
 class Unroll(Config):
