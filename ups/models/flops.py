@@ -29,8 +29,8 @@ def count_flops(module: Callable[..., Any], *example_args: Any) -> int:
 
 
 def num_parameters(module: nn.Module) -> int:
-    """Numbers in all weights."""
-    return sum(weight.numel() for weight in module.parameters())
+    """Numbers in all weights; a complex one is two."""
+    return sum(weight.numel() * (1 + weight.is_complex()) for weight in module.parameters())
 
 
 def activation_bytes(module: nn.Module, *example_args: Any) -> int:
