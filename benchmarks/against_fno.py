@@ -81,9 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             task, settings.home, trajectories=QUICK_TRAJECTORIES if settings.quick else None
         )
         found = {UPS: _own(task, settings, rows)}
-        for model in task.baselines:
-            if settings.models is None or model in settings.models:
-                found[model] = _baseline(task, model, settings, rows)
+        for names in _groups(task, settings):
+            found |= _best_of(task, names, settings, rows)
         tables += _lines(task, found)
     print(_HEADER + "\n".join(tables))
 
@@ -105,35 +104,71 @@ def _own(task: Task, settings: Settings, rows: Rows) -> list[dict[str, Any]]:
     ]
 
 
-def _baseline(task: Task, model: str, settings: Settings, rows: Rows) -> list[dict[str, Any]]:
-    """The rows of each seed, with the setting that validation chose."""
+def _groups(task: Task, settings: Settings) -> list[list[str]]:
+    """Plain baselines, and those with the wrapper, of which each sends its best."""
+    names = [n for n in task.baselines if settings.models is None or n in settings.models]
+    plain = [name for name in names if "wrapper" not in name]
+    return [group for group in (plain, [n for n in names if n not in plain]) if group]
 
-    def job(candidate: Candidate, seed: int) -> accuracy.Job:
-        return accuracy.baseline_job(task, model, candidate, seed, settings.quick)
 
-    asked = {"task": task.name, "model": model, "kind": settings.kind,
-             "operator": dict(task.baselines[model])}  # fmt: skip
-    cost = _cost(asked, rows, lambda: accuracy.probe(job(settings.candidates[0], 1), settings.home))
+@dataclass(frozen=True)
+class Tuned:
+    """A baseline with the setting that validation chose for it."""
+
+    model: str
+    candidate: Candidate
+    cost: Cost
+    valid: float
+
+
+def _best_of(
+    task: Task, models: list[str], settings: Settings, rows: Rows
+) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each seed of the baseline that validation chose."""
+    tuned = [_tuned(task, model, settings, rows) for model in models]
+    best = min(tuned, key=lambda one: one.valid)
+    steps = best.cost.steps_in(settings.budget)
+    asked = _asked(task, best.model, settings)
+    return {
+        best.model: [
+            rows.get_or_run(
+                {**asked, "candidate": best.candidate.name, "seed": seed,
+                 "budget": settings.budget},
+                partial(accuracy.run, _job(task, best.model, best.candidate, seed, settings),
+                        settings.home, steps),
+            )
+            for seed in settings.seeds
+        ]
+    }  # fmt: skip
+
+
+def _tuned(task: Task, model: str, settings: Settings, rows: Rows) -> Tuned:
+    asked = _asked(task, model, settings)
+    first = _job(task, model, settings.candidates[0], 1, settings)
+    cost = _cost(asked, rows, lambda: accuracy.probe(first, settings.home))
     half = settings.budget / 2
-    tuning = {
+    found = {
         candidate: rows.get_or_run(
             {**asked, "candidate": candidate.name, "seed": 1, "budget": half, "tuning": True},
-            partial(accuracy.run, job(candidate, 1), settings.home, cost.steps_in(half)),
+            partial(accuracy.run, _job(task, model, candidate, 1, settings), settings.home,
+                    cost.steps_in(half)),
         )
         for candidate in settings.candidates
-    }
-    best = min(tuning, key=lambda candidate: tuning[candidate]["valid"])
+    }  # fmt: skip
+    best = min(found, key=lambda candidate: found[candidate]["valid"])
     # Steps of the longer run weigh more than those of the probe.
-    longer = tuning[best]
-    better = Cost(cost.fixed, max(longer["cpu_s"] - cost.fixed, 1e-3) / longer["steps"])
-    steps = better.steps_in(settings.budget)
-    return [
-        rows.get_or_run(
-            {**asked, "candidate": best.name, "seed": seed, "budget": settings.budget},
-            partial(accuracy.run, job(best, seed), settings.home, steps),
-        )
-        for seed in settings.seeds
-    ]
+    longer = found[best]
+    step = max(longer["cpu_s"] - cost.fixed, 1e-3) / longer["steps"]
+    return Tuned(model, best, Cost(cost.fixed, step), longer["valid"])
+
+
+def _job(task: Task, model: str, candidate: Candidate, seed: int, settings: Settings) -> Any:
+    return accuracy.baseline_job(task, model, candidate, seed, settings.quick)
+
+
+def _asked(task: Task, model: str, settings: Settings) -> dict[str, Any]:
+    return {"task": task.name, "model": model, "kind": settings.kind,
+            "operator": dict(task.baselines[model])}  # fmt: skip
 
 
 def _cost(asked: dict[str, Any], rows: Rows, measure: Callable[[], Cost]) -> Cost:
