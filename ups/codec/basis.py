@@ -85,6 +85,8 @@ class PrincipalBasis(nn.Module):
 
     def fit(self, moment: Float[Tensor, "rest rest"]) -> None:
         """Take the leading eigenvectors of the second moment of what the means leave over."""
+        if not self.components.numel():  # patches of one point, or means alone
+            return
         _, vectors = torch.linalg.eigh(moment.cpu())
         leading = vectors.flip(1)[:, : self.components.shape[1]]
         largest = leading.gather(0, leading.abs().argmax(0, keepdim=True))
