@@ -292,6 +292,7 @@ def _steady_stage(
         device=session.device,
         seed=experiment.seed,
         make_checkpoint=saving,
+        augment=experiment.data.augment,
     )
 
 

@@ -21,6 +21,7 @@ from ups.models.steady import SteadyPrior
 from ups.training.distributed import portion
 from ups.training.loop import StageDefaults
 from ups.training.losses import relative_l2
+from ups.training.stages.fresh import FreshWindows
 from ups.training.tasks import LatentTask, TaskMixture
 from ups.training.validation import TaskErrors, errors_of, summary
 
@@ -61,9 +62,15 @@ class SteadyPriorStage(StageDefaults):
     device: torch.device
     seed: int
     make_checkpoint: MakeCheckpoint
+    augment: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.trainable: nn.Module = self.prior
+        self._fresh = {
+            task.name: FreshWindows(task, self.augment, self.device, self.seed)
+            for task in self.mixture.tasks
+            if self.augment
+        }
         for task in self.mixture.tasks:
             if not task.layout.is_steady:
                 raise ConfigError(
@@ -84,11 +91,15 @@ class SteadyPriorStage(StageDefaults):
         )  # fmt: skip
         index = portion(np.arange(size), micro, self.config.accumulate)
         rows, starts = (part[index] for part in sampler.draw(number))
-        target = task.windows("train", rows, starts, 1)[:, 0]
+        if task.name in self._fresh:
+            tokens, given, _ = self._fresh[task.name].read(rows, starts, 1, 1, step, micro)
+        else:
+            tokens, given = task.windows("train", rows, starts, 1), task.given("train", rows)
+        target = tokens[:, 0]
         generator = seeded(self.seed, step, _STREAM)
         level = self._levels(generator)[index].to(self.device)
         noise = normal((size, *target.shape[1:]), generator, "cpu")[index].to(self.device)
-        return Problems(task, target, task.given("train", rows), level, noise)
+        return Problems(task, target, given, level, noise)
 
     def _levels(self, generator: torch.Generator) -> Int[Tensor, " batch"]:
         """0 for the share that trains the prediction, any refinement for the others; shuffled."""
