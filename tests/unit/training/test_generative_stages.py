@@ -46,7 +46,8 @@ class ToyTask(LatentTask):
 
     def __init__(self, tokens, layout, contexts=None, name="toy"):
         self.data = SimpleNamespace(name=name, stride=1, store=SimpleNamespace(
-            num_frames=tokens["train"].shape[1], statistics={"mean": np.zeros(1)}))  # fmt: skip
+            num_frames=tokens["train"].shape[1], statistics={"mean": np.zeros(1)}),
+            frames=range(tokens["train"].shape[1]))  # fmt: skip
         self.layout, self.device = layout, torch.device("cpu")
         self.frames, self.contexts = tokens, contexts
 

@@ -252,6 +252,7 @@ def _residual_stage(
         seed=experiment.seed,
         given_frames=experiment.evaluation.history,
         make_checkpoint=saving,
+        augment=experiment.data.augment,
     )
 
 
@@ -275,6 +276,7 @@ def _consistency_stage(
         seed=experiment.seed,
         given_frames=experiment.evaluation.history,
         make_checkpoint=saving,
+        augment=experiment.data.augment,
     )
 
 

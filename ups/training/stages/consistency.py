@@ -108,13 +108,16 @@ class ConsistencyStage(StageDefaults):
     seed: int
     given_frames: int
     make_checkpoint: MakeCheckpoint
+    augment: tuple[str, ...] = ()
     _flights: dict[tuple[int, int], Flights] = field(default_factory=dict, init=False)
     _progress: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         self.trainable: nn.Module = self.student
         self.teacher.eval().requires_grad_(False)
-        self._source = TransitionSource(self.config, self.mixture, self.operator, self.seed)
+        self._source = TransitionSource(
+            self.config, self.mixture, self.operator, self.seed, self.augment
+        )
         self._validation = EnsembleValidation(
             self.operator, self.given_frames, self.config.ensemble,
             self.config.validation_trajectories, self.config.validation_horizon, self.seed,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,6 +23,7 @@ from ups.models.normalisation import without_mean
 from ups.training.distributed import portion
 from ups.training.ensembles import EnsembleValidation, averaged
 from ups.training.loop import StageDefaults
+from ups.training.stages.fresh import FreshWindows
 from ups.training.tasks import LatentTask, TaskMixture
 
 Array = npt.NDArray[Any]
@@ -61,6 +62,7 @@ class TransitionSource:
         mixture: TaskMixture,
         operator: nn.Module,
         seed: int,
+        augment: Sequence[str] = (),
     ) -> None:
         self.config, self.mixture, self.seed = config, mixture, seed
         self.operator = operator.eval().requires_grad_(False)
@@ -71,35 +73,52 @@ class TransitionSource:
                     f"{task.name}: a steady problem has no residual of a step",
                     hint="leave it out of data.task, or train stage steady_prior",
                 )
+        self._fresh = {
+            task.name: FreshWindows(task, augment, task.device, seed)
+            for task in mixture.tasks
+            if augment
+        }
 
     def batch(self, step: int, micro: int) -> Transitions:
         """This process' share of batch `step`."""
         task, number = self.mixture.draw(step)
-        rows, places = self._sampler(task, self.config.batch_size).draw(number)
+        rows, starts = self._sampler(task, self.config.batch_size).draw(number)
         index = portion(np.arange(len(rows)), micro, self.config.accumulate)
-        return self._read(task, "train", rows[index], places[index], index)
+        rows, starts = rows[index], self._first(task) + starts[index]
+        length = self.history + 1
+        if task.name in self._fresh:
+            fresh = self._fresh[task.name]
+            windows, given, _ = fresh.read(rows, starts, length, task.stride, step, micro)
+        else:
+            windows = task.windows("train", rows, starts, length)
+            given = task.given("train", rows)
+        return self._stepped(task, windows, given, index)
 
     def sample(self, task: LatentTask, split: str, number: int) -> Transitions:
         """Steps of one task, for statistics."""
-        rows, places = self._sampler(task, number, split).draw(0)
-        return self._read(task, split, rows, places, np.arange(number))
+        rows, starts = self._sampler(task, number, split).draw(0)
+        windows = task.windows(split, rows, self._first(task) + starts, self.history + 1)
+        return self._stepped(task, windows, task.given(split, rows), np.arange(number))
 
     @torch.no_grad()
-    def _read(
-        self, task: LatentTask, split: str, rows: Array, places: Array, index: Array
+    def _stepped(
+        self, task: LatentTask, windows: Tensor, given: Given, index: Array
     ) -> Transitions:
-        """The operator's step from the frames at these places."""
-        starts = places - (self.history - 1) * task.stride
-        windows = task.windows(split, rows, starts, self.history + 1)
-        given = task.given(split, rows)
+        """The operator's step from the first frames of each window."""
         prediction = self.operator(windows[:, :-1], given, task.name).float()
         return Transitions(task, windows[:, -2], prediction, windows[:, -1], given, index)
 
+    def _first(self, task: LatentTask) -> int:
+        """The first frame at which a window may begin; before frame 0 that one is repeated."""
+        first = task.data.frames.start
+        return first if task.name in self._fresh else first - (self.history - 1) * task.stride
+
     def _sampler(self, task: LatentTask, batch_size: int, split: str = "train") -> WindowSampler:
+        length = self.history + 1 if task.name in self._fresh else 2
         return WindowSampler(
             num_trajectories=task.num_trajectories(split),
-            num_frames=task.num_frames,
-            length=2,
+            num_frames=len(task.data.frames),
+            length=length,
             stride=task.stride,
             batch_size=batch_size,
             early_bias=self.config.early_bias,
@@ -140,10 +159,13 @@ class DiffResidualStage(StageDefaults):
     seed: int
     given_frames: int
     make_checkpoint: MakeCheckpoint
+    augment: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.trainable: nn.Module = self.residual
-        self._source = TransitionSource(self.config, self.mixture, self.operator, self.seed)
+        self._source = TransitionSource(
+            self.config, self.mixture, self.operator, self.seed, self.augment
+        )
         self._validation = EnsembleValidation(
             self.operator, self.given_frames, self.config.ensemble,
             self.config.validation_trajectories, self.config.validation_horizon, self.seed,
