@@ -13,8 +13,8 @@ import ups
 
 ROOT = Path(ups.__file__).parent
 ROOMS = ("errors", "paths", "files", "crew", "config", "registry", "runs", "data", "transfer",
-         "codec", "models", "cache", "physics", "checkpoint", "evaluation", "training", "leaderboard",
-         "pipeline", "remote", "cli", "__main__")  # fmt: skip
+         "codec", "models", "cache", "physics", "checkpoint", "evaluation", "training",
+         "leaderboard", "pipeline", "remote", "cli", "__main__")  # fmt: skip
 # Not even downwards: each of these rooms is read without the other.
 FORBIDDEN = {"cache": {"codec", "models"}, "leaderboard": {"training", "checkpoint", "models"}}
 TORCH_ROOMS = {"data", "codec", "models", "cache", "physics", "checkpoint", "evaluation",
