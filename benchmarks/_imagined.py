@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,16 @@ from ups.registry import DatasetCard
 
 NUM_TRAJECTORIES = 512  # what `ups data generate` makes by default
 NUM_TEST = NUM_VALID = 51
-COARSER = {"compressible_ns3d": 2, "navier_stokes2d": 4}
-"""Strides that the configs of these datasets name."""
-FRAMES = {"navier_stokes2d": 100}
+REDUCED = {"compressible_ns3d": (2, 21), "navier_stokes2d": (4, 100), "quickstart": (4, 41)}
+"""Stride and frames that configs name, by dataset or version."""
 
 
-def imagined(card: DatasetCard) -> TrajectoryStore | PointStore:
-    """512 equal trajectories of the card's size."""
-    return _Grid(card) if card.discretisation.kind == "grid" else _Points(card)
+def imagined(card: DatasetCard, version: str = "latest") -> TrajectoryStore | PointStore:
+    """512 equal trajectories of the size that is published, or that the config names."""
+    stride, frames = REDUCED.get(version) or REDUCED.get(card.key) or (1, card.time.frames)
+    if card.discretisation.kind == "grid":
+        return _Grid(card, stride, frames)
+    return _Points(card, frames)
 
 
 def _metadata(card: DatasetCard) -> StoreMetadata:
@@ -37,9 +40,9 @@ def _metadata(card: DatasetCard) -> StoreMetadata:
     )  # fmt: skip
 
 
-def _describe(store: Any, card: DatasetCard) -> None:
+def _describe(store: Any, card: DatasetCard, frames: int) -> None:
     store.path, store.metadata = Path("imagined"), _metadata(card)
-    store.time = np.arange(FRAMES.get(card.key, card.time.frames)) * (card.time.step or 1.0)
+    store.time = np.arange(frames) * (card.time.step or 1.0)
     middle = [math.sqrt(low * high) if p.scale == "log" else (low + high) / 2
               for p in card.parameters for low, high in [p.range]]  # fmt: skip
     store.parameters = np.tile(middle, (NUM_TRAJECTORIES, 1))
@@ -49,29 +52,30 @@ def _describe(store: Any, card: DatasetCard) -> None:
     store.input_statistics = {name: np.ones(len(card.inputs)) for name in NAMES}
 
 
+def _zeros(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """A memory map of a file that is all hole: no bytes on disk, none in memory until read."""
+    with tempfile.TemporaryFile() as file:
+        file.truncate(4 * math.prod(shape))
+        return np.memmap(file, np.float32, "r", shape=shape)
+
+
 class _Grid(TrajectoryStore):
-    def __init__(self, card: DatasetCard) -> None:
-        _describe(self, card)
-        stride = COARSER.get(card.key, 1)
+    def __init__(self, card: DatasetCard, stride: int, frames: int) -> None:
+        _describe(self, card, frames)
         axes = card.discretisation.axes
         space = tuple((axis.points or 0) // stride for axis in axes)
         self.coords = tuple(
             low + (np.arange(n) + 0.5) * (high - low) / n
             for n, (low, high) in zip(space, (axis.bounds for axis in axes), strict=True)
         )
-        frame = 1.5 + np.random.default_rng(0).random((*space, len(card.fields)), np.float32)
-        shape = (NUM_TRAJECTORIES, len(self.time))
-        self.fields = np.broadcast_to(frame, (*shape, *frame.shape))
-        self.inputs = None
-        if card.inputs:
-            self.inputs = np.broadcast_to(
-                frame[..., :1], (NUM_TRAJECTORIES, *space, len(card.inputs))
-            )
+        self.fields = _zeros((NUM_TRAJECTORIES, len(self.time), *space, len(card.fields)))
+        inputs = (NUM_TRAJECTORIES, *space, len(card.inputs))
+        self.inputs = _zeros(inputs) if card.inputs else None
 
 
 class _Points(PointStore):
-    def __init__(self, card: DatasetCard) -> None:
-        _describe(self, card)
+    def __init__(self, card: DatasetCard, frames: int) -> None:
+        _describe(self, card, frames)
         discretisation = card.discretisation
         assert discretisation.nodes is not None
         assert discretisation.kind != "grid"

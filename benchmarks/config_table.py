@@ -36,7 +36,7 @@ A100_FLOPS = 0.35 * 312e12
 """35 % of an A100's bfloat16 peak."""
 LAUNCHING = 0.015
 """Seconds that the kernels of a step take to be launched, which is what small models wait for."""
-LARGEST_STEP = 5e10
+LARGEST_STEP = 2e10
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -45,7 +45,7 @@ def session_of(experiment: Experiment) -> Session:
     tasks = []
     for config in experiment.data.tasks:
         card = registry.load_card(config.dataset)
-        tasks.append(TaskData(config, card, imagined(card)))
+        tasks.append(TaskData(config, card, imagined(card, config.version)))
     return Session(experiment, tuple(tasks), torch.device("cpu"))
 
 

@@ -14,6 +14,8 @@ from ups.training.tasks import LatentTask
 
 _TRAJECTORIES = 256
 _FRAMES = 20_000
+_NUMBERS = 2**26
+"""At most, in float32 a quarter of a gigabyte; fitting takes a few times that."""
 
 
 def statistics_windows(
@@ -22,7 +24,8 @@ def statistics_windows(
     """Whole trajectories of the training split, evenly spread over it, at the task's stride."""
     first, count = task.data.frames.start, task.num_trajectories("train")
     length = (len(task.data.frames) - 1) // task.stride + 1
-    number = max(1, min(_TRAJECTORIES, count, _FRAMES // length))
+    frames = min(_FRAMES, _NUMBERS // (task.layout.num_tokens * task.layout.latent_dim))
+    number = max(1, min(_TRAJECTORIES, count, frames // length))
     rows = np.linspace(0, count - 1, number).astype(int)
     windows = task.windows("train", rows, np.full_like(rows, first), length)
     return windows, task.given("train", rows)
