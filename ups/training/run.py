@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +21,7 @@ from ups.training.loop import Fit, FitResult, Stage
 from ups.training.session import Session, open_session
 from ups.training.stages.build import Foundation, build_stage, foundation_of, needed_by
 from ups.training.stages.codec import CodecStage, is_trainable
-from ups.training.tracking import Tracker, Tracking, forget_after, open_tracking
+from ups.training.tracking import Table, Tracker, Tracking, forget_after, open_tracking
 
 Done = Callable[["StageOutcome | CacheOutcome"], None]
 
@@ -210,7 +210,20 @@ def _fit(
         if is_main():
             content = {name: card.to_dict() for name, card in cards.items()}
             files.write_json(run / "codec_card.json", content, CheckpointError)
+        if tracking is not None and cards:
+            tracking.media(stage.name, result.steps, "card", _table_of(cards))
     return StageOutcome(stage.name, run, path, result, cards)
+
+
+def _table_of(cards: Mapping[str, ReportCard]) -> Table:
+    """Reconstruction errors of the codecs, one row for each task and grid."""
+    rows: list[tuple[str | int | float | None, ...]] = []
+    for name, card in cards.items():
+        for where in ("native", "floor", "double", "double_linear", "quadruple"):
+            errors = getattr(card, where)
+            if errors is not None:
+                rows.append((name, where, errors.nrmse, errors.low, errors.mid, errors.high))
+    return Table(("task", "grid", "nrmse", "low", "mid", "high"), tuple(rows))
 
 
 def _measured(stage: Stage, run: Path, trackers: Sequence[Tracker]) -> FitResult:
