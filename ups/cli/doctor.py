@@ -17,6 +17,7 @@ _PACKAGES = ("torch", "numpy", "scipy", "h5py", "zarr", "httpx", "scikit-fem", "
              "wandb", "matplotlib", "pillow", "pydantic", "typer")  # fmt: skip
 _OPTIONAL = {
     "climate": ("NetCDF and Zarr by xarray", ("xarray", "h5netcdf", "cftime")),
+    "baselines": ("FNO and TFNO baselines", ("neuraloperator",)),
     "video": ("MP4 where ffmpeg is not installed", ("imageio-ffmpeg",)),
 }
 _LEAST_PYTHON = (3, 11)

@@ -13,7 +13,7 @@ from ups import runs
 from ups.config.schema import Experiment, TrackingConfig
 from ups.errors import RemoteError, UsageError
 from ups.runs.history import read_metrics
-from ups.training.tracking import Table, build_trackers, open_tracking
+from ups.training.tracking import Table, open_tracking
 from ups.training.tracking import fetch as fetching
 from ups.training.tracking.weights_and_biases import (
     has_key,
@@ -171,7 +171,7 @@ def test_a_board_that_cannot_be_reached_costs_one_warning(monkeypatch, caplog):
     monkeypatch.setattr(wandb, "init", fail)
     chosen = experiment(wandb="offline")
     run = runs.create_run(chosen)
-    (tracking,) = build_trackers(chosen, run)
+    tracking = open_tracking(run, chosen)
     tracking.log({"stage": "operator", "step": 20, "loss": 0.5})
     tracking.close()
     (warning,) = caplog.records

@@ -38,7 +38,6 @@ __all__ = [
     "Table",
     "Tracker",
     "Tracking",
-    "build_trackers",
     "forget_after",
     "log_report",
     "open_tracking",
@@ -56,11 +55,6 @@ def open_tracking(run: Path, experiment: Experiment, *, resume: bool = False) ->
     if mode != "disabled" and not (resume and runs.read_tracking(run) is None):
         trackers.append(Droppable(partial(WandbRun, run, experiment, mode), failures()))
     return Tracking(run, trackers)
-
-
-def build_trackers(experiment: Experiment, run_dir: Path) -> list[Tracker]:
-    """The run's tracking as a list of one."""
-    return [open_tracking(run_dir, experiment)]
 
 
 def log_report(tracking: Tracking, report: Mapping[str, Any], pictures: Iterable[Path]) -> None:
