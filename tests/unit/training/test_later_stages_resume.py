@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import torch
-
 from tiny_runs import STAGE, losses_of, small_experiment
+
 from ups import checkpoint as checkpoints
-from ups import runs
+from ups import files, runs
 from ups.training import run as training
 from ups.training.loop import InterruptedRunError
 from ups.training.session import open_session
@@ -38,7 +40,6 @@ def newest_but(other):
 
 def stopping(stage, step):
     """A progress callback that presses Ctrl-C when a stage has taken so many steps."""
-    import signal
 
     def progress(what, done, total, note):
         if (what, done) == (stage, step):
@@ -70,8 +71,6 @@ def test_a_later_stage_resumes_to_the_uninterrupted_one(small, make, stage):
 
 
 def test_a_checkpoint_names_what_it_stands_on_by_hash(small):
-    from ups import files
-
     small("burgers1d", "advection1d")
     session = open_session(moving())
     run = training.train(session, session.all_stages)
