@@ -94,8 +94,7 @@ def cost_of(session: Session, stage: StageName) -> Cost:
 def random_task(session: Session, name: str, codec: Codec) -> RandomTask:
     data = session.task(name)
     coded: Any = coded_task(data, codec)
-    absent: Any = None
-    return RandomTask(data, layout_of(data, codec), coded, absent, session.device)
+    return RandomTask(data, layout_of(data, codec), coded, None, session.device)
 
 
 def _earlier(

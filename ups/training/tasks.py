@@ -29,12 +29,15 @@ class LatentTask:
     """Cached tokens of one dataset, with what a model is told besides and the way back to fields.
 
     Rows count inside a split; frames are stored frames.
+
+    Attributes:
+        cache: None where tokens come from elsewhere: `ups.training.probe`.
     """
 
     data: TaskData
     layout: TokenLayout
     coded: CodedStore
-    cache: LatentCache
+    cache: LatentCache | None
     device: torch.device
     _tokens: dict[str, Shards] = field(default_factory=dict, init=False)
     _resident: dict[str, Tensor | None] = field(default_factory=dict, init=False)
@@ -114,6 +117,7 @@ class LatentTask:
     def tokens(self, split: str) -> Shards:
         """Memory-mapped tokens of a split."""
         if split not in self._tokens:
+            assert self.cache is not None
             self._tokens[split] = self.cache.tokens(split)
         return self._tokens[split]
 
@@ -132,6 +136,7 @@ class LatentTask:
         if not self.layout.context_dim:
             return None
         if split not in self._contexts:
+            assert self.cache is not None
             whole = self.cache.contexts(split).whole()[:, 0]
             self._contexts[split] = torch.from_numpy(whole).to(self.device)
         return self._contexts[split]

@@ -30,7 +30,7 @@ def codec_for(place=SQUARE, *, random=False, **options):
     """A small codec; `random` makes its learned parts do something."""
     options = {"anchors": (5, 5), "width": 16, "supernodes": 24, "neighbours": 5, **options}
     torch.manual_seed(0)
-    codec = PointCodec(PointCodecConfig(**options), place).eval()
+    codec = PointCodec(PointCodecConfig(**{"learned": True, **options}), place).eval()
     if random:
         for name, weight in codec.named_parameters():
             if "out" in name:
