@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from ups.data.points import PointStore
 from ups.evaluation.page import write_page
 from ups.evaluation.plots import Example, Grid, plot_error_shares, plot_examples
 from ups.evaluation.raster import _nearest, _pixels, raster_of
@@ -48,11 +49,14 @@ def test_particles_are_dots_that_reach_around_the_period():
     assert not inside[-1, 80]
 
 
-class Moving(SimpleNamespace):
+class Moving(PointStore):
     """Two particles of which the second one moves on by 0.2 in each frame."""
 
     metadata = SimpleNamespace(bounds=((0.0, 1.0),) * 3, periodic=(False,) * 3)
     kind = "particles"
+
+    def __init__(self):
+        """Without a file."""
 
     def moves(self, trajectory):
         return True

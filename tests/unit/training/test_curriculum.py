@@ -9,15 +9,15 @@ import pytest
 from ups.config.stages import OperatorStageConfig
 from ups.errors import ConfigError
 from ups.training.curriculum import Curriculum, spans, steps_of
-from ups.training.tasks import TaskMixture
+from ups.training.tasks import LatentTask, TaskMixture
 
 
-class Named:
+class Named(LatentTask):
     """A task with a name and a size."""
 
     def __init__(self, name, size=10, weight=1.0):
-        self.name, self.size = name, size
-        self.data = SimpleNamespace(config=SimpleNamespace(weight=weight))
+        self.size = size
+        self.data = SimpleNamespace(name=name, config=SimpleNamespace(weight=weight))
 
     def __len__(self):
         return self.size

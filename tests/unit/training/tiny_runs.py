@@ -42,12 +42,16 @@ def small_experiment(*tasks, **changes):
     return Experiment.model_validate(merged(SMALL | {"data": {"task": list(tasks)}}, changes))
 
 
+def no_checkpoint(*args, **modules):
+    raise AssertionError("this stage is not to be saved")
+
+
 def operator_stage(*tasks, **changes):
     """The operator's stage as it begins, on caches made by untrained codecs of these datasets."""
     session = open_session(small_experiment(*tasks, **changes))
     torch.manual_seed(0)
     codecs = {task.name: build_codec(session, task).eval() for task in session.tasks}
-    return stage_on(session, "operator", cached(session, codecs), {}, None)
+    return stage_on(session, "operator", cached(session, codecs), {}, no_checkpoint)
 
 
 def cached(session, codecs):
