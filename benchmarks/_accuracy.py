@@ -72,7 +72,11 @@ _WALLS = {
     "sine_fno_xy": {"kind": "cosine_fno", "width": 24, "modes": 16, "coordinates": True},
 }
 _DIHEDRAL = "data.augment=[reflection,rotation]"
-_FINE = ("codec.patch_size=4", "stages.codec.steps=50", "operator.width=48")
+_FINE = (
+    "codec.patch_size=4", "stages.codec.steps=50", "operator.width=48",
+    "stages.operator.batch_size=32",
+    "stages.operator.optimizer={kind: muon_hybrid, lr: 8.0e-3}",
+)  # fmt: skip
 
 TASKS = {
     task.name: task
