@@ -54,7 +54,6 @@ def evaluate(
     """
     from ups import runs
     from ups.evaluation.evaluate import evaluate as judge
-    from ups.evaluation.evaluate import failed_gates
     from ups.pipeline import publish
     from ups.training.distributed import crew, is_main, together
     from ups.training.run import stage_name
@@ -84,17 +83,29 @@ def evaluate(
             )
             if is_main():
                 results.append((result, publish(result, folder)))
+    if results:  # of several processes the first one tells
+        tell(results, settings.gates, as_json=as_json)
+
+
+def tell(results: list[tuple[Any, Any]], gates: Any, *, as_json: bool) -> None:
+    """Print every report, and leave with an error where one misses a gate.
+
+    Args:
+        results: Evaluations with their pages.
+    """
+    from ups.evaluation.evaluate import failed_gates
+
+    reports = [result.report for result, _ in results]
     if as_json:
-        reports = [result.report.to_dict() for result, _ in results]
-        _output.print_json(reports[0] if len(reports) == 1 else reports)
-    failed = []
-    for result, page in results:
-        if not as_json:
-            print_report(result.report)
+        contents = [report.to_dict() for report in reports]
+        _output.print_json(contents[0] if len(contents) == 1 else contents)
+    else:
+        for report, (_, page) in zip(reports, results, strict=True):
+            print_report(report)
             _output.summary("report", paths.display(page))
-        failed += failed_gates(result.report, settings.gates)
-    if len(results) > 1 and not as_json:
-        print_average([result.report for result, _ in results])
+        if len(reports) > 1:
+            print_average(reports)
+    failed = [line for report in reports for line in failed_gates(report, gates)]
     if failed:
         raise GateError("; ".join(failed), hint=f"the report: {paths.display(results[0][1])}")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -17,6 +15,7 @@ from torch.nn import functional as F
 from ups.codec.anypoint import AnchorAxis, AnyPointDecoder
 from ups.codec.basis import CosineBasis, PrincipalBasis, Statistics, token_size
 from ups.codec.geometry import GridGeometry
+from ups.codec.identity import fingerprint_of
 from ups.codec.interpolation import interpolate, resample
 from ups.codec.local import LocalNetwork, amplitude
 from ups.codec.patches import PatchTransform, patch_sizes
@@ -347,11 +346,7 @@ class GridCodec(nn.Module):
             "config": self.config.model_dump(exclude={"gate"}),
             "geometry": asdict(self.geometry),
         }
-        digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
-        for name, weight in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return fingerprint_of(options, self)
 
     @property
     def label(self) -> str:
