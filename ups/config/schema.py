@@ -70,7 +70,9 @@ class DataConfig(Config):
     last_frame: PositiveInt | None = Field(None, description="As in `task`, of the one dataset.")
     task: tuple[TaskConfig, ...] = Field((), description="Several datasets, or one.")
     mixing: Literal["uniform", "size", "custom", "inverse_nrmse"] = Field(
-        "uniform", description="Share of batches of each task."
+        "uniform",
+        description="Share of batches of each task; 'inverse_nrmse' is for the operator stage, "
+        "others draw uniformly then.",
     )
     augment: tuple[Literal["shift", "reflection", "rotation"], ...] = Field(
         (),

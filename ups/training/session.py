@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -141,11 +141,6 @@ def open_task(config: TaskConfig) -> TaskData:
             hint="look at data.stride, data.first_frame and data.last_frame",
         )
     return task
-
-
-def with_store(task: TaskData, store: Store) -> TaskData:
-    """The same task on another version of its data."""
-    return replace(task, store=store)
 
 
 def family_of(card: DatasetCard) -> Family:
