@@ -266,6 +266,7 @@ def _work(content: Mapping[str, Any]) -> dict[str, Any]:
 
     from ups import load_experiment
     from ups.config.schema import EvaluationConfig
+    from ups.evaluation.context import open_context
     from ups.evaluation.evaluate import evaluate
     from ups.runs import checkpoint_path
     from ups.training.latents import build_caches
@@ -291,7 +292,8 @@ def _work(content: Mapping[str, Any]) -> dict[str, Any]:
         folder = train(experiment, stages)
     found: dict[str, Any] = {"cpu_s": round(seconds[0], 2), "steps": steps}
     for protocol, history in content["histories"].items() if content["judge"] else ():
-        report = evaluate(folder, settings=EvaluationConfig(history=history)).report
+        context = open_context(folder, settings=EvaluationConfig(history=history))
+        report = evaluate(context).report
         row, trivial = report.row("model"), report.rows[1]
         assert row is not None
         found[protocol] = [row.value("nrmse", "mean"), row.value("nrmse", "median")]

@@ -7,7 +7,7 @@ used, so that `import ups` stays cheap:
     open_store, TrajectoryStore, PointStore                   reading it
     Windows, Augmentation, Mixture, load_batches              training samples of it
     load_experiment, train, resume, build_caches              training
-    load_run, rollout, evaluate, nrmse                        using and judging a run
+    load_run, rollout, judge, nrmse                           using and judging a run
     add_entry, rank                                           leaderboard
     quickstart                                                all of it once
 """
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from ups.data.reading.windows import Windows
     from ups.data.store import TrajectoryStore
     from ups.data.versions import open_store
-    from ups.evaluation.evaluate import evaluate
     from ups.evaluation.metrics import nrmse
     from ups.evaluation.rollout import rollout
     from ups.leaderboard.entries import add as add_entry
     from ups.leaderboard.table import rank
     from ups.models.surrogate import Surrogate
-    from ups.pipeline import quickstart
+    from ups.pipeline.judge import judge
+    from ups.pipeline.quickstart import quickstart
     from ups.registry import DatasetCard, load_card
     from ups.training.latents import build_caches
     from ups.training.run import resume, train
@@ -60,8 +60,8 @@ _HOME = {
     "build_caches": "training.latents",
     "convert": "data.convert",
     "download": "data.download.run",
-    "evaluate": "evaluation.evaluate",
     "generate": "data.generate",
+    "judge": "pipeline.judge",
     "load_batches": "data.reading.loader",
     "load_card": "registry",
     "load_experiment": "config.loading",
@@ -69,7 +69,7 @@ _HOME = {
     "nrmse": "evaluation.metrics",
     "open_session": "training.session",
     "open_store": "data.versions",
-    "quickstart": "pipeline",
+    "quickstart": "pipeline.quickstart",
     "rank": "leaderboard.table",
     "resume": "training.run",
     "rollout": "evaluation.rollout",
@@ -91,8 +91,8 @@ __all__ = [
     "build_caches",
     "convert",
     "download",
-    "evaluate",
     "generate",
+    "judge",
     "load_batches",
     "load_card",
     "load_experiment",

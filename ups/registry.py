@@ -292,6 +292,9 @@ class DatasetCard(Config):
     generator: Generator | None = None
     artefacts: tuple[Artefact, ...] = ()
     config: str = Field("base.yaml", description="Default experiment in configs/.")
+    pdebench_history: PositiveInt = Field(
+        10, description="Frames given in PDEBench's protocol; of data that PDEBench lacks as well."
+    )
 
     @model_validator(mode="after")
     def _names_agree(self) -> DatasetCard:

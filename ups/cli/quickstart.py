@@ -16,8 +16,8 @@ def quickstart() -> None:
     physical space, enters the leaderboard and writes a report with pictures. A second call reuses
     what is unchanged.
     """
-    from ups.cli.evaluate import print_report
-    from ups.pipeline import quickstart as run
+    from ups.cli._eval_text import print_report
+    from ups.pipeline.quickstart import quickstart as run
 
     with _output.Bars() as bars:
 
@@ -31,7 +31,8 @@ def quickstart() -> None:
     _output.summary("total", _output.duration(sum(step.seconds for step in result.steps)))
     if result.failed_gates:
         raise GateError(
-            "; ".join(result.failed_gates), hint=f"the report: {paths.display(result.page)}"
+            "; ".join(gate.detail for gate in result.failed_gates),
+            hint=f"the report: {paths.display(result.page)}",
         )
 
 

@@ -147,6 +147,12 @@ class EvaluationConfig(Config):
     )
     history: PositiveInt = Field(1, description="True frames given.")
     horizon: PositiveInt | None = Field(None, description="Frames predicted; null is to the end.")
+    protocols: tuple[str, ...] = Field(
+        ("ic", "pdebench"),
+        description="Judged beside the protocol that history and horizon describe, where there "
+        "is time: 'ic' gives one frame, 'pdebench' ten (or what the card says), 'well' four; or "
+        "files.",
+    )
     batch_size: PositiveInt = 64
     gates: GatesConfig = GatesConfig()
 

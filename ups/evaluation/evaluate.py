@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,28 +12,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ups import checkpoint as checkpoints
+import ups
 from ups import files, runs
-from ups.checkpoint import Checkpoint, TaskIdentity
-from ups.codec.coded import CodedStore, coded
-from ups.config.schema import EvaluationConfig, GatesConfig
-from ups.config.stages import StageName
+from ups.config.loading import to_yaml
+from ups.config.schema import GatesConfig
 from ups.crew import Crew
-from ups.data.auditing.same_start import nearest_pairs
-from ups.data.points import PointStore
-from ups.data.splits import SPLITS
-from ups.data.store import TrajectoryStore
-from ups.data.versions import open_store
-from ups.errors import DataError, UsageError
 from ups.evaluation.accumulator import MetricAccumulator, Metrics
-from ups.evaluation.protocol import Protocol
-from ups.evaluation.report import Report, Row, report_path, write_report
-from ups.evaluation.rollout import STEADY, Batch, Horizon, horizon_for, predict_split
-from ups.models.surrogate import Surrogate
-from ups.registry import load_card
+from ups.evaluation.context import Context
+from ups.evaluation.gates import Gate
+from ups.evaluation.observers import Observer
+from ups.evaluation.report import Report, Row, write_report
+from ups.evaluation.rollout import Batch
+from ups.evaluation.unseen import Store
 
 Progress = Callable[[int, int], None]
-Store = TrajectoryStore | PointStore
 MODEL, PERSISTENCE, SPATIAL_MEAN = "model", "persistence", "spatial mean"
 TRAINING_MEAN = "training mean"
 """The trivial predictor of steady problems: each field's mean over the training split."""
@@ -55,9 +47,9 @@ class Evaluation:
     """A report, with what pictures of it need.
 
     Attributes:
+        path: Of the report's file.
         metrics: Of each row of the report, by its name.
         times: Of the predicted frames, from the last given one.
-        task: Which task of the run was judged.
     """
 
     report: Report
@@ -65,18 +57,21 @@ class Evaluation:
     metrics: dict[str, Metrics]
     times: npt.NDArray[Any]
     examples: tuple[Example, ...]
-    store: Store
-    task: str
+    context: Context
+
+    @property
+    def store(self) -> Store:
+        return self.context.store
+
+    @property
+    def task(self) -> str:
+        return self.context.task
 
 
 def evaluate(
-    run: Path,
+    context: Context,
     *,
-    task: str | None = None,
-    stage: StageName | None = None,
-    settings: EvaluationConfig | None = None,
-    version: str | None = None,
-    device: torch.device | str = "cpu",
+    observers: Sequence[Observer] = (),
     progress: Progress | None = None,
     crew: Crew | None = None,
 ) -> Evaluation:
@@ -85,179 +80,68 @@ def evaluate(
     Everything is measured on decoded fields in physical units, in one float64 pass.
 
     Args:
-        task: Which of several tasks.
-        stage: Whose checkpoint; None is the last stage that the run has finished.
-        settings: Split, history, horizon; None takes those of the run's config.
-        version: Another converted version of the dataset to judge on; None is the run's own.
+        observers: Look at the same pass; each adds a section.
         progress: Called with (trajectories done, trajectories in all).
         crew: Processes that share the trajectories; the first one writes the report.
-
-    Raises:
-        CheckpointError: The run holds no usable operator.
-        DataError: The data of the run is not here, or has changed since; or the other version has
-            another grid or time step, or shares initial states with the training split.
     """
-    device = torch.device(device)
-    path = runs.checkpoint_path(run, stage or checkpoints.last_stage(run))
-    found = checkpoints.load(path, device)
-    name = found.task_name(task)
-    known = found.tasks[name]
-    settings = settings or found.experiment.evaluation
-    store = open_store_of(known)
-    if version is not None and version != store.metadata.version:
-        store = open_unseen(store, version, settings.split)
-    elif settings.split == "all":
-        raise UsageError(
-            "split 'all' would judge on training trajectories",
-            hint="ups eval --split test, or --version NAME of other data",
-        )
-    horizon = STEADY
-    if known.dt is not None:
-        horizon = horizon_for(
-            store.num_frames, history=settings.history, stride=known.stride, steps=settings.horizon
-        )
-    surrogate = found.surrogate(name).to(device)
-    card = load_card(known.dataset)
-    seen = coded(store, found.codecs[name], velocity=card.discretisation.velocity)
-    members = _members(store, settings.split)
     crew = crew or Crew()
-    rows, seconds = _measure(surrogate, seen, members, horizon, settings, device, progress, crew)
+    metrics, observers, seconds = _measure(context, list(observers), progress, crew)
+    members, steps = context.members, context.horizon.steps
     report = Report(
-        run=_describe_run(run, path, found, name),
-        protocol=_protocol(store, settings, horizon, len(members)),
-        rows=_rows(rows, seconds / (len(members) * horizon.steps)),
-        environment={**runs.environment(), "device": str(device)},
+        run=describe_run(context),
+        protocol=context.protocol(),
+        protocol_name=context.protocol_name,
+        rows=_rows(metrics, seconds / (len(members) * steps)),
+        trajectories=tuple(members.tolist()),
+        environment={**runs.environment(), "device": str(context.device)},
     )
-    first = horizon.first if horizon.history else 0
-    times = store.time[horizon.frames] - store.time[first]
-    picked = _examples(surrogate, seen, members, horizon, rows[MODEL], device, times)
-    single = len(found.tasks) == 1
-    written = report_path(run, None if single else name)
+    report = report.extended(one.result() for one in observers)
+    gates = accuracy_gates(report, context.settings.gates)
+    report = report.with_gates(gates)
+    examples = tuple(_examples(context, metrics[MODEL]))
+    path = context.run
     if crew.rank == 0:
-        write_report(report, run, None if single else name)
-    return Evaluation(report, written, rows, times, tuple(picked), store, name)
-
-
-def open_store_of(known: TaskIdentity) -> Store:
-    """The data that a task was trained on, exactly.
-
-    Raises:
-        DataError: That version is not here, or was converted from other values or splits.
-    """
-    store = open_store(known.dataset, known.version)
-    now = (store.metadata.data_sha256, store.metadata.split_hash)
-    if now != (known.data_sha256, known.split_hash):
-        raise DataError(
-            f"{store.path}: values or splits differ from those that the run was trained on",
-            hint="convert the run's data again, or train on this version: ups train",
-        )
-    return store
-
-
-def open_unseen(trained: Store, version: str, split: str) -> Store:
-    """Another version of the dataset at the same times, unseen in training.
-
-    On another grid it is the same raw data in other detail, divided alike: its test split shows
-    what the model makes of points between those it was trained on (zero-shot super-resolution).
-
-    Raises:
-        DataError: Spacing, time step or fields differ, an initial state of the other version is
-            one of the training split, or the grid differs and so does the division into splits.
-    """
-    other = open_store(trained.metadata.dataset, version)
-    for what, ours, theirs in (
-        ("time step", trained.metadata.dt, other.metadata.dt),
-        ("fields", trained.metadata.fields, other.metadata.fields),
-        ("domain", trained.metadata.bounds, other.metadata.bounds),
-    ):  # fmt: skip
-        if ours != theirs:
-            raise DataError(
-                f"{other.name}: {what} {theirs} differs from {ours}, which the run was trained on",
-                hint=f"convert it alike: ups data convert {other.metadata.dataset} --stride-x N",
-            )
-    if isinstance(trained, PointStore) or isinstance(other, PointStore):
-        _check_digests(trained, other)
-        return other
-    if trained.space != other.space:
-        alike = trained.metadata.split_hash == other.metadata.split_hash
-        if not alike or split == "all":
-            raise DataError(
-                f"{other.name}: grid {other.space} differs from {trained.space}, which the run was "
-                f"trained on, and {'all' if alike else 'it'} may share trajectories with training",
-                hint="convert the same raw files with another --stride-x, and judge on --split "
-                "test; or convert them alike",
-            )
-        return other
-    given = trained.inputs if trained.metadata.dt is None else trained.fields[:, 0]
-    held = other.inputs if other.metadata.dt is None else other.fields[:, 0]
-    assert given is not None
-    shared = nearest_pairs(
-        given, trained.split("train"), _members(other, "all"), held_states=held
-    )  # fmt: skip
-    for _, index, _ in shared:
-        raise DataError(f"{other.name}: trajectory {index} starts as one that the run trained on")
-    return other
-
-
-def _is_grid(store: Store) -> bool:
-    return isinstance(store, TrajectoryStore)
-
-
-def _check_digests(trained: Store, other: Store) -> None:
-    """Refuse trajectories that are, to the bit, among those trained on."""
-    seen = {trained.digests[row].tobytes() for row in trained.split("train")}
-    for row in _members(other, "all"):
-        if other.digests[row].tobytes() in seen:
-            raise DataError(f"{other.name}: trajectory {row} is one that the run trained on")
-
-
-def _members(store: Store, split: str) -> npt.NDArray[Any]:
-    if split == "all":
-        return np.sort(np.concatenate([store.split(name) for name in SPLITS]))
-    return store.split(split)
+        path = write_report(report, context.run)
+    return Evaluation(report, path, metrics, context.times, examples, context)
 
 
 def _measure(
-    surrogate: Surrogate,
-    seen: CodedStore,
-    members: npt.NDArray[Any],
-    horizon: Horizon,
-    settings: EvaluationConfig,
-    device: torch.device,
-    progress: Progress | None,
-    crew: Crew,
-) -> tuple[dict[str, Metrics], float]:
-    """Metrics of the model and of the trivial predictors, and the model's wall time."""
-    meta = seen.store.metadata
-    names = (MODEL, PERSISTENCE, SPATIAL_MEAN) if horizon.history else (MODEL, TRAINING_MEAN)
+    context: Context, observers: list[Observer], progress: Progress | None, crew: Crew
+) -> tuple[dict[str, Metrics], list[Observer], float]:
+    """Metrics of the model and of the trivial predictors, what observers saw, and wall time."""
+    meta = context.store.metadata
+    trivial = (TRAINING_MEAN,) if context.is_steady else (PERSISTENCE, SPATIAL_MEAN)
     sums = {
         name: MetricAccumulator(
-            dt=(meta.dt or 1.0) * horizon.stride,
+            dt=context.dt,
             extents=[high - low for low, high in meta.bounds],
             channels=meta.fields,
-            ragged=not _is_grid(seen.store),
+            ragged=not context.is_grid,
         )
-        for name in names
+        for name in (MODEL, *trivial)
     }
-    mean = torch.from_numpy(seen.store.statistics["mean"]).float()
+    mean = torch.from_numpy(context.store.statistics["mean"]).float()
     seconds, done = 0.0, 0
-    own = np.array_split(members, crew.size)[crew.rank]
-    for batch in predict_split(
-        surrogate, seen, own, horizon, batch_size=settings.batch_size, device=device
-    ):
+    own = np.array_split(context.members, crew.size)[crew.rank]
+    for batch in context.predict(own):
         for name, prediction in _predictions(batch, mean):
             sums[name].update(prediction, batch.reference)
+        for observer in observers:
+            observer.update(batch)
         seconds += batch.seconds
         done += len(batch.trajectories)
         if progress:
             progress(done, len(own))
     if crew.size > 1:
-        shares = crew.gather([(sums, seconds)])
-        sums, seconds = shares[0][0], sum(spent for _, spent in shares)
-        for others, _ in shares[1:]:
+        shares = crew.gather([(sums, observers, seconds)])
+        sums, observers, seconds = shares[0]
+        for other_sums, other_observers, spent in shares[1:]:
             for name, one in sums.items():
-                one.absorb(others[name])
-    return {name: one.result() for name, one in sums.items()}, seconds
+                one.absorb(other_sums[name])
+            for mine, other in zip(observers, other_observers, strict=True):
+                mine.absorb(other)
+            seconds += spent
+    return {name: one.result() for name, one in sums.items()}, observers, seconds
 
 
 def _predictions(batch: Batch, training_mean: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -277,84 +161,70 @@ def _rows(metrics: dict[str, Metrics], seconds_per_step: float) -> tuple[Row, ..
     return (model, *(Row.of(name, "trivial", metrics[name].to_dict()) for name in others))
 
 
-def _protocol(store: Store, settings: EvaluationConfig, horizon: Horizon, count: int) -> Protocol:
-    meta = store.metadata
-    resolution = store.space if isinstance(store, TrajectoryStore) else (0,) * len(meta.bounds)
-    return Protocol(
-        dataset=meta.dataset,
-        version=meta.version,
-        split=settings.split,
-        split_hash=meta.split_hash,
-        data_sha256=meta.data_sha256,
-        resolution=resolution,
-        domain=meta.bounds,
-        stride_x=meta.stride_x,
-        stride_t=meta.stride_t,
-        dt=meta.dt,
-        stride=horizon.stride,
-        history=horizon.history,
-        horizon=horizon.steps,
-        num_trajectories=count,
-    )
-
-
-def _describe_run(run: Path, path: Path, found: Checkpoint, task: str) -> dict[str, Any]:
+def describe_run(context: Context) -> dict[str, Any]:
+    """Who is judged, enough to find, verify and repeat it."""
+    found, run = context.checkpoint, context.run
     count = sum(w.numel() for module in found.modules.values() for w in module.parameters())
-    several = {"task": task} if len(found.tasks) > 1 else {}
+    several = {"task": context.task} if len(found.tasks) > 1 else {}
     return {
         "name": run.parent.name,
         "id": runs.run_id(run),
         **several,
+        "model": found.experiment.operator.kind,
         "stage": found.stage,
         "seed": found.identity.seed,
         "commit": found.identity.commit,
+        "version": ups.__version__,
         "step": found.step,
-        "checkpoint_sha256": files.sha256_file(path),
-        "codec_fingerprint": found.tasks[task].codec_fingerprint,
+        "checkpoint_sha256": files.sha256_file(context.checkpoint_path),
+        "config_sha256": files.sha256_json(found.experiment.model_dump(mode="json")),
+        "config": to_yaml(found.experiment),
+        "codec_fingerprint": found.tasks[context.task].codec_fingerprint,
         "num_parameters": count,
-        "valid_nrmse": found.metrics["valid_nrmse"],
+        "valid_nrmse": found.metrics.get("valid_nrmse"),
     }
 
 
-def _examples(
-    surrogate: Surrogate,
-    seen: CodedStore,
-    members: npt.NDArray[Any],
-    horizon: Horizon,
-    metrics: Metrics,
-    device: torch.device,
-    times: npt.NDArray[Any],
-) -> Iterator[Example]:
-    """The median and the worst trajectory."""
-    for label, quantile in (("median", 0.5), ("worst", 1.0)):
-        position = metrics.trajectory_at(quantile)
+def _examples(context: Context, metrics: Metrics) -> Iterator[Example]:
+    """The median and the worst trajectory; once where they are the same."""
+    labels = {metrics.trajectory_at(quantile): label
+              for quantile, label in ((1.0, "worst"), (0.5, "median"))}  # fmt: skip
+    for position, label in reversed(labels.items()):
         error = float(metrics.per_trajectory["nrmse"][position])
-        chosen = members[position : position + 1]
-        for batch in predict_split(surrogate, seen, chosen, horizon, batch_size=1, device=device):
+        chosen = context.members[position : position + 1]
+        for batch in context.predict(chosen, batch_size=1):
             yield Example(
                 title=f"{label} trajectory ({int(chosen[0])}): nRMSE {error:.4f}",
                 trajectory=int(chosen[0]),
-                times=times,
+                times=context.times,
                 prediction=batch.prediction[0].numpy(),
                 reference=batch.reference[0].numpy(),
             )
 
 
-def failed_gates(report: Report, gates: GatesConfig) -> list[str]:
-    """What the report misses of the limits, one sentence each; empty if all are met."""
+def accuracy_gates(report: Report, gates: GatesConfig) -> list[Gate]:
+    """The limits that the config sets on errors, and whether the model meets them."""
     model = report.row(MODEL)
     assert model is not None
-    failed = []
+    found = []
     for reduction in ("mean", "median"):
         limit: float | None = getattr(gates, f"nrmse_{reduction}")
-        value = model.value("nrmse", reduction)
-        if limit is not None and (value is None or value > limit):
-            failed.append(f"nRMSE {reduction} is {_shown(value)}, the gate is {limit:g}")
-    ratio = persistence_ratio(report)
-    least = gates.persistence_ratio
-    if least is not None and (ratio is None or ratio < least):
-        failed.append(f"persistence is {_shown(ratio)} times worse, the gate is {least:g}")
-    return failed
+        if limit is not None:
+            value = model.value("nrmse", reduction)
+            found.append(Gate(
+                name=f"nrmse_{reduction}", kind="accuracy",
+                passed=value is not None and value <= limit,
+                detail=f"nRMSE {reduction} is {_shown(value)}, the gate is {limit:g}",
+                value=value, limit=limit,
+            ))  # fmt: skip
+    ratio, least = persistence_ratio(report), gates.persistence_ratio
+    if least is not None:
+        found.append(Gate(
+            name="persistence_ratio", kind="accuracy", passed=ratio is not None and ratio >= least,
+            detail=f"persistence is {_shown(ratio)} times worse, the gate is {least:g}",
+            value=ratio, limit=least,
+        ))  # fmt: skip
+    return found
 
 
 def persistence_ratio(report: Report) -> float | None:

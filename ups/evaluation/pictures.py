@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from ups import runs
 from ups.data.points import PointStore
-from ups.evaluation import evaluate, plots
+from ups.evaluation import evaluate as evaluation
+from ups.evaluation import plots
 from ups.evaluation.evaluate import Evaluation
 from ups.evaluation.page import Picture, write_page
 from ups.evaluation.raster import Raster, raster_of
@@ -80,15 +81,15 @@ def _fields(result: Evaluation, folder: Path) -> Iterator[Picture]:
         yield Picture(path, f"True, predicted, error: {name}", caption)
 
 
-Draw = Callable[[evaluate.Example, int], plots.Example]
+Draw = Callable[[evaluation.Example, int], plots.Example]
 
 
-def _plain_example(one: evaluate.Example, channel: int) -> plots.Example:
+def _plain_example(one: evaluation.Example, channel: int) -> plots.Example:
     """One field as it is."""
     return plots.Example(one.title, one.prediction[..., channel], one.reference[..., channel])
 
 
-def _of_nodes(result: Evaluation, one: evaluate.Example, chosen: Array) -> Draw:
+def _of_nodes(result: Evaluation, one: evaluation.Example, chosen: Array) -> Draw:
     """The shown frames of fields at nodes, on the pixels of a picture."""
     store, protocol = result.store, result.report.protocol
     assert isinstance(store, PointStore)
@@ -96,7 +97,7 @@ def _of_nodes(result: Evaluation, one: evaluate.Example, chosen: Array) -> Draw:
     frames = np.arange(store.num_frames)[predicted][chosen]
     raster = raster_of(store, one.trajectory, frames.tolist())
 
-    def draw(example: evaluate.Example, channel: int) -> plots.Example:
+    def draw(example: evaluation.Example, channel: int) -> plots.Example:
         return _rastered(_plain_example(example, channel), raster, chosen)
 
     return draw

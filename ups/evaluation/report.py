@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ups import files
 from ups.errors import CheckpointError, translated_os_errors
+from ups.evaluation.gates import Gate
+from ups.evaluation.intervals import bootstrap
 from ups.evaluation.protocol import Protocol
 
-FORMAT = 1
+FORMAT = 2
 REPORT = "report.json"
 EVALUATE = "ups eval"
+OWN = "own"
+"""The protocol that the run's config describes."""
 
 Number = float | None
 """None where the number is NaN or infinite: a rollout that blew up has no nRMSE."""
 
 Kind = Literal["model", "baseline", "trivial"]
+KEPT = ("nrmse", "relative_l2", "vrmse", "rmse", "max_error")
+"""Metrics whose values of every trajectory a report keeps."""
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -36,6 +43,9 @@ class Row:
         metrics: Metric -> reduction -> value, e.g. `metrics["nrmse"]["mean"]`.
         per_step: Curve -> one value per predicted frame.
         per_channel: Metric -> field -> value.
+        intervals: Metric -> reduction -> (low, high), 95 % bootstrap over trajectories.
+        per_trajectory: Metric -> one value per trajectory, in the order of the report's
+            `trajectories`; what paired comparisons need.
         seconds_per_step: Wall time per predicted frame of one trajectory.
     """
 
@@ -46,10 +56,12 @@ class Row:
     metrics: dict[str, dict[str, Number]]
     per_step: dict[str, list[Number]] = field(default_factory=dict)
     per_channel: dict[str, dict[str, Number]] = field(default_factory=dict)
+    intervals: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
+    per_trajectory: dict[str, list[Number]] = field(default_factory=dict)
     seconds_per_step: Number = None
 
     def __post_init__(self) -> None:
-        for name in ("metrics", "per_step", "per_channel", "seconds_per_step"):
+        for name in ("metrics", "per_step", "per_channel", "per_trajectory", "seconds_per_step"):
             object.__setattr__(self, name, _finite(getattr(self, name)))
 
     @classmethod
@@ -61,13 +73,19 @@ class Row:
         *,
         seconds_per_step: float | None = None,
     ) -> Row:
-        """A row from `Metrics.to_dict()`; the values of single trajectories are left out."""
+        """A row from `Metrics.to_dict()`, with intervals."""
+        kept = {name: metrics["per_trajectory"][name] for name in KEPT}
         return cls(
             name=name,
             kind=kind,
             metrics=metrics["metrics"],
             per_step=metrics["per_step"],
             per_channel=metrics["per_channel"],
+            intervals={
+                name: bootstrap(np.array(values, dtype=np.float64))  # None becomes NaN
+                for name, values in metrics["per_trajectory"].items()
+            },
+            per_trajectory=kept,
             seconds_per_step=seconds_per_step,
         )
 
@@ -77,13 +95,34 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of a report beyond the table of errors.
+
+    Attributes:
+        name: Its key in `Report.sections`: 'physics', 'spectra', 'one_step', 'cost', ...
+        content: Plain JSON values, as the maker of the section documents them.
+        rows: Further predictors that it judged, an ensemble mean for example.
+    """
+
+    name: str
+    content: dict[str, Any]
+    gates: tuple[Gate, ...] = ()
+    rows: tuple[Row, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """One evaluation of one run under one protocol.
 
     Attributes:
-        run: Who was judged: 'name', 'id', 'seed', 'commit', 'checkpoint_sha256',
-            'num_parameters', 'codec_fingerprint', ...
+        run: Who was judged: 'name', 'id', 'seed', 'commit', 'version' (of ups),
+            'checkpoint_sha256', 'config_sha256', 'config' (resolved), 'num_parameters',
+            'codec_fingerprint', 'model' (kind of operator), ...
         rows: The model first, then baselines and trivial predictors.
+        protocol_name: What the protocol is called: 'own', 'ic', 'pdebench', 'well' or a file's.
+        trajectories: Their numbers in the store, in the order of `Row.per_trajectory`.
+        sections: What else was measured, by name.
+        gates: What the result had to meet.
         created: UTC, ISO 8601.
         environment: What speed depends on: packages, platform, device.
     """
@@ -93,6 +132,10 @@ class Report:
     run: dict[str, Any]
     protocol: Protocol
     rows: tuple[Row, ...]
+    protocol_name: str = OWN
+    trajectories: tuple[int, ...] = ()
+    sections: dict[str, Any] = field(default_factory=dict)
+    gates: tuple[Gate, ...] = ()
     environment: dict[str, Any] = field(default_factory=dict)
     created: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
     format: int = FORMAT
@@ -103,6 +146,7 @@ class Report:
             raise ValueError("a report needs at least one row")
         object.__setattr__(self, "run", _finite(self.run))
         object.__setattr__(self, "environment", _finite(self.environment))
+        object.__setattr__(self, "sections", _finite(self.sections))
 
     @property
     def headline(self) -> Number:
@@ -112,23 +156,57 @@ class Report:
     def row(self, name: str) -> Row | None:
         return next((row for row in self.rows if row.name == name), None)
 
+    def extended(self, sections: Iterable[Section]) -> Report:
+        """The report with further sections, their rows and gates; one of the same name replaces."""
+        found = tuple(sections)
+        names = {row.name for one in found for row in one.rows}
+        kept = tuple(row for row in self.rows if row.name not in names)
+        report = replace(
+            self,
+            sections={**self.sections, **{one.name: one.content for one in found}},
+            rows=(*kept, *(row for one in found for row in one.rows)),
+        )
+        return report.with_gates(gate for one in found for gate in one.gates)
+
+    def with_gates(self, gates: Iterable[Gate]) -> Report:
+        """The report with further gates; one of the same name replaces."""
+        found = {gate.name: gate for gate in (*self.gates, *gates)}
+        return replace(self, gates=tuple(found.values()))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; the protocol carries its id."""
         content = asdict(self)
-        content["rows"] = [asdict(row) for row in self.rows]
+        for key in ("rows", "gates"):
+            content[key] = [asdict(part) for part in getattr(self, key)]
+        content["trajectories"] = list(self.trajectories)
         content["protocol"] = {"id": self.protocol.id, **self.protocol.to_dict()}
-        order = ("format", "created", "run", "protocol", "rows", "environment")
-        return {key: content[key] for key in order}
+        order = (
+            "format", "created", "run", "protocol_name", "protocol", "rows", "gates", "sections",
+            "trajectories", "environment",
+        )  # fmt: skip
+        return {key: _plain(content[key]) for key in order}
 
 
-def report_path(run_dir: Path, task: str | None = None) -> Path:
-    """Where the report of a run is, or that of one of its several tasks."""
-    return run_dir / (REPORT if task is None else f"report-{task}.json")
+def report_path(run_dir: Path, task: str | None = None, protocol: str = OWN) -> Path:
+    """Where a report of a run is: `report[-<task>][.<protocol>].json`.
+
+    Args:
+        task: Of one of several tasks.
+        protocol: `own`, that of the run's config, has no name in the file's.
+    """
+    of_task = "" if task is None else f"-{task}"
+    return run_dir / f"report{of_task}{'' if protocol == OWN else f'.{protocol}'}.json"
 
 
-def write_report(report: Report, run_dir: Path, task: str | None = None) -> Path:
-    """Write `report.json`, or `report-<task>.json`, into the run's folder, whole or not at all."""
-    path = report_path(run_dir, task)
+def report_files(run_dir: Path) -> list[Path]:
+    """Every report of a run: those of its config's own protocol first."""
+    found = run_dir.glob("report*.json")
+    return sorted(found, key=lambda path: (path.name.count("."), path.name))
+
+
+def write_report(report: Report, run_dir: Path) -> Path:
+    """Write a report into the run's folder, whole or not at all."""
+    path = report_path(run_dir, report.run.get("task"), report.protocol_name)
     files.write_json(path, report.to_dict(), CheckpointError)
     return path
 
@@ -173,6 +251,13 @@ def _parse(path: Path, content: dict[str, Any]) -> Report:
 
 def _broken(path: Path, what: str) -> CheckpointError:
     return CheckpointError(f"{path}: {what}", hint=f"write it again: {EVALUATE}")
+
+
+def _plain(value: Any) -> Any:
+    """Lists for tuples, as JSON reads them back."""
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _finite(value: Any) -> Any:

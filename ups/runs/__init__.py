@@ -13,6 +13,7 @@ from ups.runs.folders import (
     checkpoint_path,
     commit,
     create_run,
+    device_of,
     environment,
     find_run,
     list_runs,
@@ -22,7 +23,7 @@ from ups.runs.folders import (
     run_experiment_of,
     run_id,
 )
-from ups.runs.history import read_metrics
+from ups.runs.history import TIME, read_metrics
 
 __all__ = [
     "CODEC_CARD",
@@ -31,10 +32,12 @@ __all__ = [
     "METRICS",
     "MODEL",
     "REPORT",
+    "TIME",
     "TRACKING",
     "checkpoint_path",
     "commit",
     "create_run",
+    "device_of",
     "environment",
     "find_run",
     "list_runs",

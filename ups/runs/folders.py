@@ -34,6 +34,7 @@ def create_run(
     *,
     stages: Sequence[str] = (),
     stands_on: Mapping[Any, Path] | None = None,
+    device: str = "",
 ) -> Path:
     """Make a new run folder with its resolved config and its environment.
 
@@ -42,6 +43,7 @@ def create_run(
     Args:
         stages: What the run will train, in order; a resumed run reads them back.
         stands_on: Checkpoints of earlier stages that the run does not train itself.
+        device: Name of what it trains on: 'cpu', 'NVIDIA H200'.
     """
     text = to_yaml(experiment)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -52,7 +54,7 @@ def create_run(
         (folder / "checkpoints").mkdir()
     files.write_text(folder / CONFIG, text, CheckpointError)
     below = {stage: str(path.absolute()) for stage, path in (stands_on or {}).items()}
-    plan = {"stages": list(stages), "stands_on": below}
+    plan = {"stages": list(stages), "stands_on": below, "device": device}
     files.write_json(folder / ENVIRONMENT, {**environment(), **plan}, CheckpointError)
     return folder
 
@@ -77,6 +79,15 @@ def planned(run: Path) -> Plan:
         return Plan(tuple(content["stages"]), dict(content["stands_on"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{run / ENVIRONMENT}: not the record of a run: {error}") from error
+
+
+def device_of(run: Path) -> str:
+    """What a run was started on, as `create_run` was told; empty where it was not."""
+    try:
+        content = json.loads((run / ENVIRONMENT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(content.get("device", "")) if isinstance(content, dict) else ""
 
 
 def _claim(parent: Path, name: str) -> Path:

@@ -64,6 +64,11 @@ def together(device: str = "auto") -> Iterator[torch.device]:
         dist.destroy_process_group()
 
 
+def device_name(device: torch.device) -> str:
+    """What to call a device in a record: 'cpu', 'NVIDIA H200'."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def local_device(name: str) -> torch.device:
     """The device of this process; 'auto' and 'cuda' are the GPU of its local rank."""
     place = find_place()

@@ -15,7 +15,7 @@ from ups import files, runs
 from ups.codec.report_card import ReportCard
 from ups.config.stages import STAGES, StageName
 from ups.errors import CheckpointError, UsageError
-from ups.training.distributed import is_main, on_main
+from ups.training.distributed import device_name, is_main, on_main
 from ups.training.latents import CacheOutcome, Progress, build_caches, matching
 from ups.training.loop import Fit, FitResult, Stage
 from ups.training.session import Session, open_session
@@ -68,7 +68,12 @@ def train(
     check_order(session, chosen)
     stands_on = foundation_of(session, chosen)
     run = on_main(
-        lambda: runs.create_run(session.experiment, stages=chosen, stands_on=stands_on.files)
+        lambda: runs.create_run(
+            session.experiment,
+            stages=chosen,
+            stands_on=stands_on.files,
+            device=device_name(session.device),
+        )
     )
     _run_stages(session, run, chosen, stands_on, progress, done)
     return run

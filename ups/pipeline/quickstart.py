@@ -16,14 +16,13 @@ from ups.data.audit import audit, worst
 from ups.data.convert import convert
 from ups.data.generate import generate, is_generated, raw_file_name
 from ups.errors import DataError
-from ups.evaluation.evaluate import Evaluation, evaluate, failed_gates
-from ups.evaluation.pictures import pictures_folder, write_pictures
+from ups.evaluation.gates import Gate, failed
 from ups.evaluation.report import Report, load_report
 from ups.leaderboard.entries import add
+from ups.pipeline.judge import judge
 from ups.training import run as training
 from ups.training.distributed import local_device
 from ups.training.session import open_session
-from ups.training.tracking import log_report, open_tracking
 
 Progress = Callable[[str, int, int, str], None]
 
@@ -60,7 +59,7 @@ class Quickstart:
     run: Path
     report: Report
     page: Path
-    failed_gates: list[str]
+    failed_gates: list[Gate]
     steps: list[Step] = field(default_factory=list)
 
 
@@ -86,8 +85,7 @@ def quickstart(
     run = path.train()
     report, page = path.judge(run)
     path.enter(run)
-    gates = failed_gates(report, experiment.evaluation.gates)
-    return Quickstart(run, report, page, gates, path.steps)
+    return Quickstart(run, report, page, failed(report.gates), path.steps)
 
 
 class _Path:
@@ -173,15 +171,11 @@ class _Path:
             self._tell("eval", existing, reused=True)
             return existing, page
         device = local_device(self.experiment.device)
-        result: Evaluation = evaluate(
-            run,
-            settings=self.experiment.evaluation,
-            device=device,
-            progress=self._bar("eval"),
-        )
-        page = publish(result, run)
-        self._tell("eval", result.report, reused=False)
-        return result.report, page
+        found = judge(run, device=device, progress=self._progress)
+        own = found[0]
+        assert own.page is not None
+        self._tell("eval", own.report, reused=False)
+        return own.report, own.page
 
     def enter(self, run: Path) -> None:
         """Put the report on the leaderboard; the same report is entered once."""
@@ -200,19 +194,6 @@ class _Path:
         self.steps.append(step)
         if self._told:
             self._told(step)
-
-
-def publish(result: Evaluation, run: Path) -> Path:
-    """Draw an evaluation, write its page, and tell the trackers that the run was trained with.
-
-    Returns:
-        The page.
-    """
-    page = write_pictures(result, run)
-    pictures = sorted(pictures_folder(result, run).glob("*.png"))
-    with open_tracking(run, runs.run_experiment_of(run), resume=True) as tracking:
-        log_report(tracking, result.report.to_dict(), pictures)
-    return page
 
 
 def report_of(run: Path, experiment: Experiment) -> Report | None:

@@ -1,0 +1,1 @@
+"""Whole paths, from nothing to a leaderboard entry, made of the rooms below."""

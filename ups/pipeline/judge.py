@@ -1,0 +1,164 @@
+"""Judge a run under several protocols, draw what was found, and tell the trackers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ups import runs
+from ups.config.schema import EvaluationConfig, Experiment
+from ups.config.stages import StageName
+from ups.crew import Crew
+from ups.errors import UsageError
+from ups.evaluation.context import Context, open_context
+from ups.evaluation.evaluate import Evaluation, evaluate
+from ups.evaluation.pictures import pictures_folder, write_pictures
+from ups.evaluation.protocols import find_protocol
+from ups.evaluation.report import OWN, Report, write_report
+from ups.evaluation.sections import observers_for, sections_of
+from ups.registry import load_card
+from ups.training.tracking import log_report, open_tracking
+
+Progress = Callable[[str, int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be judged, and how thoroughly.
+
+    Attributes:
+        tasks: Of several tasks; None is all.
+        stage: Whose checkpoint; None is the last that finished.
+        settings: Instead of the config's own split, history and horizon.
+        protocols: Beside the config's own; None takes `evaluation.protocols`.
+        version: Another converted version of the dataset.
+        brief: Errors only: no further rollouts, no health checks, no pictures.
+    """
+
+    tasks: tuple[str, ...] | None = None
+    stage: StageName | None = None
+    settings: EvaluationConfig | None = None
+    protocols: tuple[str, ...] | None = None
+    version: str | None = None
+    brief: bool = False
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One report, and where it can be looked at.
+
+    Attributes:
+        page: None where nothing was drawn.
+    """
+
+    evaluation: Evaluation
+    report: Report
+    page: Path | None
+
+
+def judge(
+    run: Path,
+    request: Request | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+    crew: Crew | None = None,
+) -> list[Judged]:
+    """Evaluate every task of a run under its own protocol and the ones beside it.
+
+    The first process of a crew writes the reports and the pages; the others return nothing.
+
+    Raises:
+        UsageError: A protocol does not fit the data.
+        CheckpointError, DataError: As `open_context`.
+    """
+    request, crew = request or Request(), crew or Crew()
+    experiment = runs.run_experiment_of(run)
+    names = request.tasks or tuple(task.key for task in experiment.data.tasks)
+    found = []
+    for task in names:
+        for context in _contexts(run, experiment, task, request, device):
+            label = " ".join(
+                ["eval", *([task] if len(names) > 1 else []),
+                 *([context.protocol_name] if context.protocol_name != OWN else [])]
+            )  # fmt: skip
+            judged = _judged(context, request, label, progress, crew)
+            if judged is not None:
+                found.append(judged)
+    return found
+
+
+def _contexts(
+    run: Path, experiment: Experiment, task: str, request: Request, device: torch.device | str
+) -> Iterator[Context]:
+    """The task under its own protocol, then under others that give other frames."""
+    settings = request.settings or experiment.evaluation
+
+    def opened(chosen: EvaluationConfig, name: str) -> Context:
+        return open_context(
+            run, task=task, stage=request.stage, settings=chosen, protocol_name=name,
+            version=request.version, device=device,
+        )  # fmt: skip
+
+    own = opened(settings, OWN)
+    if request.protocols is None or OWN in request.protocols or own.is_steady:
+        yield own
+    if own.is_steady:
+        return
+    config = next(one for one in experiment.data.tasks if one.key == task)
+    seen = {own.protocol().id} if request.protocols is None else set()
+    for name in request.protocols or settings.protocols:
+        if name == OWN:
+            continue
+        protocol = find_protocol(name, load_card(config.dataset))
+        is_asked = request.protocols is not None
+        starts_early = (protocol.history - 1) * config.stride < config.first_frame
+        if not is_asked and starts_early:
+            continue  # the model has never seen such frames
+        try:
+            context = opened(protocol.applied(settings), protocol.name)
+        except UsageError:
+            if is_asked:
+                raise
+            continue  # trajectories too short for it
+        if context.protocol().id not in seen:
+            seen.add(context.protocol().id)
+            yield context
+
+
+def _judged(
+    context: Context, request: Request, label: str, progress: Progress | None, crew: Crew
+) -> Judged | None:
+    bar: Any = (lambda done, total: progress(label, done, total, "")) if progress else None
+    result = evaluate(context, observers=observers_for(context), progress=bar, crew=crew)
+    if crew.rank:
+        return None
+    report = result.report
+    if not request.brief and context.protocol_name == OWN:
+        report = report.extended(sections_of(context, report))
+        write_report(report, context.run)
+    result = replace(result, report=report)
+    page = None if request.brief else publish(result, context.run)
+    return Judged(result, report, page)
+
+
+def publish(result: Evaluation, run: Path) -> Path:
+    """Draw an evaluation, write its page, and tell the trackers that the run was trained with.
+
+    Returns:
+        The page.
+    """
+    page = write_pictures(result, run)
+    pictures = sorted(pictures_folder(result, run).glob("*.png"))
+    with open_tracking(run, runs.run_experiment_of(run), resume=True) as tracking:
+        log_report(tracking, result.report.to_dict(), pictures)
+    return page
+
+
+def own_reports(found: Sequence[Judged]) -> list[Report]:
+    """Those under the protocol of the run's config."""
+    return [one.report for one in found if one.report.protocol_name == OWN]
