@@ -28,6 +28,19 @@ def residual_for(card: DatasetCard) -> Residual | None:
 
 
 @dataclass(frozen=True)
+class EvaluatedBalance:
+    """What is left over of one balance, and the size of what should cancel.
+
+    Shape:
+        total: (batch, time, *space), of a vector (batch, time, component, *space)
+        largest: (batch,), mean square of the largest term, with what rounding makes of it
+    """
+
+    total: Tensor
+    largest: Float[Tensor, " batch"]
+
+
+@dataclass(frozen=True)
 class Residual:
     """RMS of the residual over the RMS of its largest term, for each sample.
 
@@ -53,7 +66,26 @@ class Residual:
         inputs: Float[Tensor, "batch *space input"] | None = None,
         scheme: Scheme | None = None,
     ) -> Float[Tensor, " batch"]:
-        """One number for each sample.
+        """One number for each sample; arguments and errors are those of `evaluated`."""
+        found = self.evaluated(
+            fields, grid, dt=dt, parameters=parameters, inputs=inputs, scheme=scheme
+        )
+        squares = [relative(mean_square(one.total), one.largest).square() for one in found]
+        return root(torch.stack(squares).mean(0))
+
+    def evaluated(
+        self,
+        fields: Fields,
+        grid: UniformGrid,
+        *,
+        dt: Float[Tensor, " batch"] | None,
+        parameters: Float[Tensor, "batch parameter"],
+        inputs: Float[Tensor, "batch *space input"] | None = None,
+        scheme: Scheme | None = None,
+    ) -> list[EvaluatedBalance]:
+        """Each balance in every cell, of all frames but the first and the last.
+
+        Of two frames: between them. A steady equation keeps all frames.
 
         Args:
             fields: Frames `dt` apart, physical units.
@@ -70,8 +102,7 @@ class Residual:
             raise ValueError(f"{self.card.key}: the residual needs the problem's inputs")
         frames = self._frames(fields, grid, parameters, inputs, scheme or self.equation.scheme)
         balances = self.equation.balances(frames)
-        squares = [_relative_square(_inner(balance, grid), dt) for balance in balances]
-        return root(torch.stack(squares).mean(0))
+        return [_evaluated(_inner(balance, grid), dt) for balance in balances]
 
     def _frames(
         self,
@@ -116,8 +147,8 @@ def _inner(balance: Balance, grid: UniformGrid) -> Balance:
     return Balance(quantity, tuple(cut(term) for term in balance.terms))
 
 
-def _relative_square(balance: Balance, dt: Tensor | None) -> Tensor:
-    """(RMS of the residual / RMS of its largest term)^2 of each sample."""
+def _evaluated(balance: Balance, dt: Tensor | None) -> EvaluatedBalance:
+    """The sum of all terms, d/dt included, and the mean square of the largest."""
     if balance.quantity is None or dt is None:
         terms, rounding = balance.terms, torch.zeros(())
     else:
@@ -130,7 +161,7 @@ def _relative_square(balance: Balance, dt: Tensor | None) -> Tensor:
     for term in terms[1:]:
         total = total + term
     largest = torch.stack([mean_square(term) for term in terms]).amax(0)
-    return relative(mean_square(total), largest + rounding.to(largest)).square()
+    return EvaluatedBalance(total, largest + rounding.to(largest))
 
 
 def _rate(quantity: Tensor, step: Tensor) -> Tensor:
