@@ -10,17 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ups.physics.boundary import boundary_violation, conditions_of, has_conditions
-from ups.physics.divergence import relative_divergence, vectors_of
 from ups.physics.grids import UniformGrid
-from ups.physics.invariants import conservation_drift
-from ups.physics.positivity import negativity
-from ups.physics.residuals import residual_for
+from ups.physics.measures import Fields, Measure, Measures
 from ups.registry import DatasetCard
 from ups.training.losses.fields import excess
-
-Fields = Float[Tensor, "batch time *space channel"]
-Measure = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -31,8 +24,7 @@ class PhysicsPriors:
     sampled and rounded, and are not asked to be better than they are.
 
     Attributes:
-        card: Says which priors hold: incompressible families, conserved and positive fields,
-            known boundary conditions, known equations.
+        card: Says which priors hold, see `ups.physics.measures`.
         grid: Of the decoded fields.
     """
 
@@ -42,16 +34,7 @@ class PhysicsPriors:
     @property
     def available(self) -> frozenset[str]:
         """Names of the terms that the card allows."""
-        positive = any(field.positive for field in self.card.fields)
-        conditions = conditions_of(self.card, self.grid)
-        holds = {
-            "divergence": bool(self._solenoidal),
-            "conservation": bool(self.card.pde.conserved) and self.card.time.step is not None,
-            "boundary": has_conditions(conditions, self.grid),
-            "positivity": positive,
-            "pde_residual": residual_for(self.card) is not None,
-        }
-        return frozenset(name for name, there in holds.items() if there)
+        return Measures(self.card, self.grid).available
 
     def terms(
         self,
@@ -69,44 +52,16 @@ class PhysicsPriors:
             dt: Time between them, in the card's unit; None for a steady problem.
             parameters, inputs: As stored.
         """
-        measures = self._measures(dt, parameters, inputs)
+        measures = Measures(self.card, self.grid).functions(
+            dt=dt, parameters=parameters, inputs=inputs
+        )
         return {
-            name: partial(_excess_of, measures[name], prediction, truth) for name in self.available
+            name: partial(_excess_of, measure, prediction, truth)
+            for name, measure in measures.items()
         }
-
-    def _measures(
-        self, dt: Tensor | None, parameters: Tensor, inputs: Tensor | None
-    ) -> dict[str, Measure]:
-        card, grid = self.card, self.grid
-        conserved = [name in card.pde.conserved for name in card.field_names]
-        positive = [field.positive for field in card.fields]
-        measures: dict[str, Measure] = {
-            "divergence": lambda fields: _root_mean_square(
-                [relative_divergence(fields, grid, v, scheme=4) for v in self._solenoidal]
-            ),
-            "conservation": lambda fields: conservation_drift(fields, conserved),
-            "boundary": lambda fields: boundary_violation(fields, grid, conditions_of(card, grid)),
-            "positivity": lambda fields: negativity(fields, positive),
-        }
-        residual = residual_for(card)
-        if residual is not None:
-            measures["pde_residual"] = partial(
-                residual, grid=grid, dt=dt, parameters=parameters, inputs=inputs
-            )
-        return measures
-
-    @property
-    def _solenoidal(self) -> tuple[tuple[int, ...], ...]:
-        """Vector fields without divergence: those of incompressible flow."""
-        incompressible = "div v = 0" in self.card.pde.equation
-        return vectors_of(self.card) if incompressible else ()
 
 
 def _excess_of(measure: Measure, prediction: Tensor, truth: Tensor) -> Tensor:
     with torch.no_grad():
         own = measure(truth)
     return excess(measure(prediction), own)
-
-
-def _root_mean_square(values: list[Tensor]) -> Tensor:
-    return torch.stack(values).square().mean(0).sqrt()
