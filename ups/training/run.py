@@ -47,6 +47,7 @@ def train(
     *,
     progress: Progress | None = None,
     done: Done | None = None,
+    watchers: Sequence[Tracker] = (),
 ) -> Path:
     """Train the given stages in a new run; what an earlier stage makes is looked for otherwise.
 
@@ -55,6 +56,7 @@ def train(
         stages: In order; None is `stages.order` of the config.
         progress: Called with (what, steps done, steps in all, note).
         done: Called with the outcome of each finished part.
+        watchers: Told every record, after the run's own trackers; what they raise ends the run.
     Returns:
         The run's folder.
     Raises:
@@ -75,7 +77,7 @@ def train(
             device=device_name(session.device),
         )
     )
-    _run_stages(session, run, chosen, stands_on, progress, done)
+    _run_stages(session, run, chosen, stands_on, progress, done, watchers)
     return run
 
 
@@ -155,6 +157,7 @@ def _run_stages(
     stands_on: Foundation,
     progress: Progress | None,
     done: Done | None,
+    watchers: Sequence[Tracker] = (),
 ) -> None:
     lock = files.exclusive(run, "training this run", CheckpointError) if is_main() else None
     with lock or nullcontext():
@@ -169,7 +172,8 @@ def _run_stages(
                         _tell(done, outcome)
                     stands_on.has_caches = True
                 stage = build_stage(session, name, stands_on)
-                found = _fit(session, run, stage, tracking, progress)
+                trackers = [] if tracking is None else [tracking, *watchers]
+                found = _fit(session, run, stage, tracking, trackers, progress)
                 _tell(done, found)
                 stands_on.files[name] = runs.checkpoint_path(run, name)
 
@@ -192,10 +196,10 @@ def _fit(
     run: Path,
     stage: Stage,
     tracking: Tracking | None,
+    trackers: Sequence[Tracker],
     progress: Progress | None,
 ) -> StageOutcome:
     """Run one stage to its end, from where it stopped if it did."""
-    trackers = [] if tracking is None else [tracking]
     path = runs.checkpoint_path(run, stage.name)
     if is_trainable(stage.trainable):
         fit = Fit(stage, run / "checkpoints", trackers, session.device)
