@@ -96,8 +96,11 @@ class AnyPointDecoder(nn.Module):
         held = self.local(tokens / size).flatten(1, -2).transpose(0, 1)
         expansions, keys = held.split([_FEATURES * self.num_fields, _KEYS], -1)
         expansions = expansions.reshape(len(held), -1, _FEATURES)
-        chunks = places.split(max(1, _CHUNK_NUMBERS // held[0].numel()))
-        found = torch.cat([self._attend(expansions, keys, chunk) for chunk in chunks])
+        if torch.compiler.is_exporting():  # an exported program has no loop over chunks
+            found = self._attend(expansions, keys, places)
+        else:
+            chunks = places.split(max(1, _CHUNK_NUMBERS // held[0].numel()))
+            found = torch.cat([self._attend(expansions, keys, chunk) for chunk in chunks])
         return size.flatten(1)[..., None] * found.transpose(0, 1)
 
     def _attend(
@@ -111,7 +114,7 @@ class AnyPointDecoder(nn.Module):
         values, scores, windows = [], [], []
         for corner in itertools.product((0, 1), repeat=len(self.axes)):
             chosen = [side[which] for side, which in zip(sides, corner, strict=True)]
-            index = torch.zeros(len(places), dtype=torch.long, device=places.device)
+            index = torch.zeros(places.shape[0], dtype=torch.long, device=places.device)
             for axis, (anchor, _, _) in zip(self.axes, chosen, strict=True):
                 index = index * len(axis.centres) + anchor
             waves = self._waves([relative for _, relative, _ in chosen])

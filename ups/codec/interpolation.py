@@ -31,10 +31,12 @@ def interpolate(
         for axis, (size, wraps) in enumerate(zip(space, periodic, strict=True))
     ]
     flat = values.reshape(batch, -1, channels)
-    result = torch.zeros(batch, len(positions), channels, dtype=values.dtype, device=values.device)
+    result = torch.zeros(
+        batch, positions.shape[0], channels, dtype=values.dtype, device=values.device
+    )
     for taps in itertools.product(*(range(weights.shape[1]) for _, weights in stencils)):
-        index = torch.zeros(len(positions), dtype=torch.long, device=values.device)
-        weight = torch.ones(len(positions), dtype=positions.dtype, device=values.device)
+        index = torch.zeros(positions.shape[0], dtype=torch.long, device=values.device)
+        weight = torch.ones(positions.shape[0], dtype=positions.dtype, device=values.device)
         for size, (indices, weights), tap in zip(space, stencils, taps, strict=True):
             index = index * size + indices[:, tap]
             weight = weight * weights[:, tap]

@@ -106,7 +106,7 @@ class _Places(nn.Module):
     ) -> Float[Tensor, "batch tokens heads dim"]:
         if not self.has_windows:
             return _attention(query, key, value)
-        batch = len(query)
+        batch = query.shape[0]
         query, key, value = (self._in_windows(x) for x in (query, key, value))
         mask = None
         if self.is_masked:

@@ -85,7 +85,7 @@ class Backbone(nn.Module):
         shape, grid = x.shape, self.grids[task]
         modulation = at_least_float32(self.modulation(F.silu(condition)))
         adapts = iter(modulation.split(self._sizes, -1))
-        x = at_least_float32(x).reshape(len(x), *grid.anchors, -1)
+        x = at_least_float32(x).reshape(x.shape[0], *grid.anchors, -1)
         if task in self.positions:
             x = x + self.positions[task]
         skips: list[tuple[Tensor, AnchorGrid]] = []

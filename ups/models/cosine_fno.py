@@ -129,7 +129,7 @@ def _transform(axis: Axis, modes: int, half: bool) -> tuple[Tensor, Tensor]:
 def along(axis: int, x: Tensor, matrix: Tensor) -> Tensor:
     """Apply a matrix along one axis; a real x and a complex matrix give complex values."""
     shape = x.shape
-    columns = x.reshape(shape[:axis].numel(), shape[axis], -1)
+    columns = x.reshape(math.prod(shape[:axis]), shape[axis], -1)
     if matrix.is_complex() and not x.is_complex():
         both = torch.cat([matrix.real, matrix.imag]) @ columns
         columns = torch.complex(*both.chunk(2, 1))

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from ups.config.models import FieldOperatorConfig
 from ups.errors import ConfigError
 from ups.models.cosine_fno import CosineFNO, along
+from ups.models.dit import DiffusionTransformer
 from ups.models.layout import Given, TokenLayout
-from ups.models.library_fno import LibraryFNO
+from ups.models.library_fno import LibraryFNO, LibraryUNO
 from ups.models.normalisation import amplitudes, at_least_float32, without_mean
+from ups.models.unet import UNet
 from ups.models.waves import Axis, axes_of, resampling
 
 _SMALLEST_SCALE = 1e-6
@@ -29,9 +31,10 @@ class FieldOperator(nn.Module):
     With the codec's patches one point wide a token is a point and its channels are the fields, so
     that a baseline sees the same windows, loss and validation as the latent operator. `v` is the
     deviation from the spatial mean and r its RMS, per sample and field; the mean of N goes for
-    conserved fields; s is the typical size of a step. Conditions enter as constant channels: PDE
-    parameters and log dt, and in the wrapped form log r, r and the mean. With `coarsen`
-    everything happens on a coarser grid: u' is what its waves can carry.
+    conserved fields; s is the typical size of a step. Conditions are PDE parameters and log dt,
+    and in the wrapped form log r, r and the mean; they enter as constant channels, or through the
+    modulations of a network that has them. With `coarsen` everything happens on a coarser grid:
+    u' is what its waves can carry.
 
     Shape:
         history: (batch, frame, points, field), at least `config.history` frames, the last one the
@@ -60,8 +63,9 @@ class FieldOperator(nn.Module):
             self.register_buffer(f"up{index}", up.float().contiguous(), persistent=False)
         self.register_buffer("position", _positions(axes, config.coordinates), persistent=False)
         self.register_buffer("step_size", torch.ones(self.layout.num_fields))
-        inputs = self._num_states() + self._num_constants() + self.position.shape[-1]
-        self.network = build_network(config, axes, inputs, self.layout.num_fields)
+        inputs = self._num_states() + self.position.shape[-1]
+        sizes = (inputs, self.layout.num_fields, self._num_constants())
+        self.network = build_network(config, axes, *sizes)
 
     def _num_states(self) -> int:
         layout = self.layout
@@ -101,8 +105,8 @@ class FieldOperator(nn.Module):
             constants.append((given.dt / self.layout.dt).log()[:, None])
         row = torch.cat(constants, -1)
         space = x.shape[1:-1]
-        row = row.reshape(len(row), *(1,) * len(space), -1).expand(-1, *space, -1)
-        position = self.position.expand(len(x), *self.position.shape)
+        row = row.reshape(row.shape[0], *(1,) * len(space), -1).expand(-1, *space, -1)
+        position = self.position.expand(x.shape[0], *self.position.shape)
         y = self.network(torch.cat([x, row, position], -1))
         return self._resampled(y, "up").flatten(1, -2)
 
@@ -137,14 +141,33 @@ class FieldOperator(nn.Module):
 
 
 def build_network(
-    config: FieldOperatorConfig, axes: tuple[Axis, ...], inputs: int, outputs: int
+    config: FieldOperatorConfig, axes: tuple[Axis, ...], inputs: int, outputs: int, condition: int
 ) -> nn.Module:
-    """The network named by `config.kind`, from (batch, *space, inputs) to outputs."""
-    size = (config.width, config.depth, config.modes)
-    if config.kind == "cosine_fno":
-        return CosineFNO(axes, inputs, outputs, *size)
-    rank = config.rank if config.kind == "tfno" else None
-    return LibraryFNO(axes, inputs, outputs, *size, rank=rank, padding=config.padding)
+    """The network named by `config.kind`, from (batch, *space, channel) to outputs.
+
+    Args:
+        inputs: Channels that differ from point to point.
+        condition: Numbers of a sample, which a network without modulations sees as channels.
+    """
+    width, depth, modes = config.width, config.depth, config.modes
+    match config.kind:
+        case "unet":
+            return UNet(axes, inputs, outputs, condition, width, depth, config.levels)
+        case "dit":
+            return DiffusionTransformer(
+                axes, inputs, outputs, condition, width, depth, config.patch, config.heads
+            )
+        case "cosine_fno":
+            return CosineFNO(axes, inputs + condition, outputs, width, depth, modes)
+        case "uno":
+            return LibraryUNO(
+                axes, inputs + condition, outputs, width, depth, modes, padding=config.padding
+            )
+        case "fno" | "tfno":
+            return LibraryFNO(
+                axes, inputs + condition, outputs, width, depth, modes,
+                rank=config.rank if config.kind == "tfno" else None, padding=config.padding,
+            )  # fmt: skip
 
 
 def _only_layout(config: FieldOperatorConfig, layouts: Mapping[str, TokenLayout]) -> TokenLayout:

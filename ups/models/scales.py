@@ -36,7 +36,7 @@ class ContextScale(nn.Module):
 
     def forward(self, given: Given, num_tokens: int) -> Float[Tensor, "batch tokens channel"]:
         if given.context is None:
-            return self.shift.new_zeros(len(given), num_tokens, 0)
+            return self.shift.new_zeros(given.dt.shape[0], num_tokens, 0)
         return (at_least_float32(given.context) - self.shift) / self.size
 
     @torch.no_grad()

@@ -125,7 +125,7 @@ class _Waves(nn.Module):
 
         At a wall there is one part before, cosines, and there are two after.
         """
-        batch, num, width = len(x), len(self.axes), x.shape[-1]
+        batch, num, width = x.shape[0], len(self.axes), x.shape[-1]
         split = [n for pair in zip(self.parts, self.counts, strict=True) for n in pair]
         waves, parts = range(2, 2 * num + 2, 2), range(1, 2 * num + 1, 2)
         x = x.reshape(batch, *split, width).permute(*waves, 0, *parts, -1)
@@ -155,7 +155,7 @@ def _along(
     """Multiply one axis by a matrix."""
     before, after = x.shape[:axis], x.shape[axis + 1 :]
     flat = x.reshape(math.prod(before), x.shape[axis], -1)
-    return torch.bmm(matrix.expand(len(flat), -1, -1), flat).reshape(*before, -1, *after)
+    return torch.bmm(matrix.expand(flat.shape[0], -1, -1), flat).reshape(*before, -1, *after)
 
 
 def _axis_waves(grid: AnchorGrid, axis: int, modes: int | None, signed: bool) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from jaxtyping import Float, Int
@@ -107,7 +107,7 @@ class SteadyPrior(nn.Module):
 
     def _condition(self, level: Tensor, given: Given, task: str) -> Float[Tensor, "batch width"]:
         place = level.to(given.parameters) / max(self.config.refinement_steps - 1, 1)
-        numbers = place.new_zeros(len(place), 3 * self.layouts[task].num_fields)
+        numbers = place.new_zeros(place.shape[0], 3 * self.layouts[task].num_fields)
         return self.conditioner(numbers, given, task, place[:, None])
 
     def noise_level(self, level: Int[Tensor, " batch"], task: str) -> Float[Tensor, " batch"]:
@@ -145,13 +145,26 @@ class SteadyPrior(nn.Module):
         given = given if samples is None else given.repeated(samples)
         generator = seeded(_SEED) if generator is None else generator
         shape, device = (len(given), layout.num_tokens, layout.latent_dim), given.dt.device
-        level = torch.zeros(len(given), dtype=torch.long, device=device)
-        w = port.size * self(torch.zeros(shape, device=device), level, given, task)
+        number = evaluations or int(port.evaluations)
+        noise = (normal(shape, generator, device) for _ in range(1, number))
+        return self.refined(given, task, noise)
+
+    def refined(self, given: Given, task: str, noise: Iterable[Tokens]) -> list[Tensor]:
+        """The solution after each evaluation: the prediction, then a refinement for each noise.
+
+        Args:
+            noise: Standard normal.
+        """
+        port, layout = self.port(task), self.layouts[task]
+        batch, device = given.dt.shape[0], given.dt.device
+        level = torch.zeros(batch, dtype=torch.long, device=device)
+        start = torch.zeros(batch, layout.num_tokens, layout.latent_dim, device=device)
+        w = port.size * self(start, level, given, task)
         found = [port.average + w]
-        for index in range(1, evaluations or int(port.evaluations)):
+        for index, drawn in enumerate(noise, start=1):
             level = torch.full_like(level, index)
             sigma = self.noise_level(level, task)[:, None, None]
-            x = w + sigma * normal(shape, generator, device)
+            x = w + sigma * drawn
             w = x - sigma * self(x, level, given, task)
             found.append(port.average + w)
         return found
