@@ -226,25 +226,42 @@ class PriorConfig(BackboneConfig):
     )
 
 
-class FieldOperatorConfig(Config):
-    """A neural operator on the grid itself: the baselines. Needs `codec: {patch_size: 1}`."""
+_ONLY_OF: dict[str, tuple[str, ...]] = {
+    "modes": ("fno", "tfno", "uno", "cosine_fno"),
+    "padding": ("fno", "tfno", "uno"),
+    "rank": ("tfno",),
+    "levels": ("unet",),
+    "patch": ("dit",),
+    "heads": ("dit",),
+}
 
-    kind: Literal["fno", "tfno", "cosine_fno"] = Field(
+
+class FieldOperatorConfig(Config):
+    """A network on the grid itself: the baselines. Needs `codec: {patch_size: 1}`."""
+
+    kind: Literal["fno", "tfno", "uno", "cosine_fno", "unet", "dit"] = Field(
         "fno",
-        description="neuraloperator's, dense or Tucker-factorised, or ours with waves that fit "
-        "the boundary conditions.",
+        description="neuraloperator's, dense, Tucker-factorised or U-shaped; ours with waves that "
+        "fit the boundary conditions; a convolutional U-Net; a transformer on patches.",
     )
-    width: PositiveInt = 32
-    depth: PositiveInt = 4
+    width: PositiveInt = Field(32, description="Channels; unet: of the finest level.")
+    depth: PositiveInt = Field(
+        4, description="Layers or blocks; unet: blocks of each level, on either side."
+    )
     modes: PositiveInt = Field(16, description="Waves kept along each axis, lowest first.")
     history: PositiveInt = 1
     wrapper: bool = Field(
         False, description="The amplitude-normalised, conserving residual form around it."
     )
     padding: Fraction = Field(
-        0.0, description="fno, tfno: share of the domain padded at both ends, for no period."
+        0.0, description="fno, tfno, uno: share of the domain padded at both ends, for no period."
     )
     rank: Share = Field(0.5, description="tfno: share of the spectral weights that are kept.")
+    levels: PositiveInt = Field(
+        4, description="unet: resolutions, each half as fine and twice as wide as the one above."
+    )
+    patch: PositiveInt = Field(4, description="dit: grid points of a token along each axis.")
+    heads: PositiveInt = Field(4, description="dit: number of attention heads.")
     coarsen: PositiveInt = Field(
         1, description="Work on a grid that is coarser by this factor, by band-limited resampling."
     )
@@ -253,10 +270,32 @@ class FieldOperatorConfig(Config):
     )
 
     @model_validator(mode="after")
-    def _padding_fits(self) -> FieldOperatorConfig:
+    def _options_fit(self) -> FieldOperatorConfig:
         if self.padding and self.kind == "cosine_fno":
             raise ValueError("padding: cosine_fno fits the boundary conditions without")
+        for name, kinds in _ONLY_OF.items():
+            usual = type(self).model_fields[name].default
+            if self.kind not in kinds and getattr(self, name) != usual:
+                raise ValueError(f"{name}: is of {', '.join(kinds)}, and kind is '{self.kind}'")
+        if self.kind == "dit" and self.width % (2 * self.heads):
+            raise ValueError(
+                f"width {self.width} must be a multiple of 2 x heads = {2 * self.heads}"
+            )
         return self
 
 
-OperatorConfig = Annotated[LatentOperatorConfig | FieldOperatorConfig, Field(discriminator="kind")]
+class TrivialOperatorConfig(Config):
+    """A predictor without weights, which every other one must beat."""
+
+    kind: Literal["persistence", "mean"] = Field(
+        "persistence",
+        description="The present state again, or its mean over space; of a steady problem 'mean' "
+        "is each field's mean over the training split.",
+    )
+    history: Literal[1] = 1
+
+
+OperatorConfig = Annotated[
+    LatentOperatorConfig | FieldOperatorConfig | TrivialOperatorConfig,
+    Field(discriminator="kind"),
+]

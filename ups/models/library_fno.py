@@ -1,10 +1,12 @@
-"""The Fourier neural operators of the `neuraloperator` library, as networks of ours."""
+"""The neural operators of the `neuraloperator` library, as networks of ours."""
 
 from __future__ import annotations
 
 import importlib.util
 import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
 from typing import Any
 
 import torch
@@ -65,20 +67,8 @@ class LibraryFNO(nn.Module):
         self.depth = depth
         self.lifting, self.projection = built.lifting, built.projection
         self.blocks, self.padding = built.fno_blocks, built.domain_padding
-        self._free_matrices()
-        last = self.projection.fcs[-1]
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-
-    def _free_matrices(self) -> None:
-        """Replace the hidden 1x1 convolutions, whose weights are (out, in, 1), by matrices."""
-        for skip in self.blocks.fno_skips:
-            skip.conv = HiddenConv(skip.conv)
-        for network in self.blocks.channel_mlp:
-            for index, layer in enumerate(network.fcs):
-                network.fcs[index] = HiddenConv(layer)
-        self.lifting.fcs[1] = HiddenConv(self.lifting.fcs[1])
-        self.projection.fcs[0] = HiddenConv(self.projection.fcs[0])
+        _free_matrices(self.blocks)
+        _finish(self.lifting, self.projection)
 
     def forward(self, x: Float[Tensor, "batch *space inputs"]) -> Float[Tensor, "batch *space _"]:
         # Autocast has no half-precision transform for most lengths.
@@ -94,6 +84,86 @@ class LibraryFNO(nn.Module):
         if self.padding is not None:
             x = self.padding.unpad(x)
         return self.projection(x)
+
+
+class LibraryUNO(nn.Module):
+    """`neuralop.models.UNO`: Fourier layers that coarsen the grid by half, then refine it again.
+
+    The number of layers is odd, at least three: the way down, the coarsest one, the way up. Waves
+    are as many as the grid of a layer can carry. Matrices and last layer as in `LibraryFNO`.
+
+    Args:
+        width: Channels of the finest layers; on coarser grids twice as many, and no more.
+        depth: Fourier layers; an even number has the next odd one.
+        modes, padding: As of `LibraryFNO`.
+    Shape:
+        x: (batch, *space, inputs) -> (batch, *space, outputs)
+    Raises:
+        MissingExtraError: `neuraloperator` is not installed.
+    Source:
+        Rahman et al. 2023, arXiv:2204.11127.
+    """
+
+    def __init__(
+        self,
+        axes: Sequence[Axis],
+        inputs: int,
+        outputs: int,
+        width: int,
+        depth: int,
+        modes: int,
+        *,
+        padding: float = 0.0,
+    ) -> None:
+        super().__init__()
+        shares = [0.0 if axis.periodic else padding for axis in axes]
+        half = max(depth // 2, 1)
+        levels = [min(layer, 2 * half - layer) for layer in range(2 * half + 1)]
+        scalings = [1.0] + [0.5] * half + [2.0] * half
+        with redirect_stdout(StringIO()):  # the library prints while it builds
+            self.network = _library().UNO(
+                in_channels=inputs,
+                out_channels=outputs,
+                hidden_channels=width,
+                positional_embedding=None,
+                n_layers=len(levels),
+                uno_out_channels=[width * min(2**level, 2) for level in levels],
+                uno_n_modes=[_library_modes(_coarser(axes, level), modes) for level in levels],
+                uno_scalings=[[scale] * len(axes) for scale in scalings],
+                channel_mlp_skip="linear",
+                domain_padding=shares if any(shares) else None,
+            )
+        for block in self.network.fno_blocks:
+            _free_matrices(block)
+        for skip in self.network.horizontal_skips.values():
+            skip.conv = HiddenConv(skip.conv)
+        _finish(self.network.lifting, self.network.projection)
+
+    def forward(self, x: Float[Tensor, "batch *space inputs"]) -> Float[Tensor, "batch *space _"]:
+        with torch.autocast(x.device.type, enabled=False):
+            return self.network(x.float().movedim(-1, 1).contiguous()).movedim(1, -1)
+
+
+def _coarser(axes: Sequence[Axis], level: int) -> list[Axis]:
+    return [axis.with_points(max(axis.points >> level, 1)) for axis in axes]
+
+
+def _free_matrices(blocks: Any) -> None:
+    """Replace the hidden 1x1 convolutions, whose weights are (out, in, 1), by matrices."""
+    for skip in (*blocks.fno_skips, *blocks.channel_mlp_skips):
+        if hasattr(skip, "conv"):
+            skip.conv = HiddenConv(skip.conv)
+    for network in blocks.channel_mlp:
+        for index, layer in enumerate(network.fcs):
+            network.fcs[index] = HiddenConv(layer)
+
+
+def _finish(lifting: Any, projection: Any) -> None:
+    """The same for the hidden layers at both ends; the last one starts at zero."""
+    lifting.fcs[1] = HiddenConv(lifting.fcs[1])
+    projection.fcs[0] = HiddenConv(projection.fcs[0])
+    nn.init.zeros_(projection.fcs[-1].weight)
+    nn.init.zeros_(projection.fcs[-1].bias)
 
 
 class HiddenConv(nn.Module):
@@ -124,7 +194,7 @@ def _library_modes(axes: Sequence[Axis], modes: int) -> tuple[int, ...]:
 def _library() -> Any:
     if importlib.util.find_spec("neuralop") is None:
         raise MissingExtraError(
-            "neuraloperator: not installed, and operator kinds 'fno' and 'tfno' need it",
+            "neuraloperator: not installed, and operator kinds 'fno', 'tfno' and 'uno' need it",
             hint="pip install 'universal-physics-stack[baselines]'",
         )
     with warnings.catch_warnings():  # importing it changes the process' warning filters

@@ -9,24 +9,30 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ups.config.models import FieldOperatorConfig, LatentOperatorConfig
+from ups.config.models import (
+    FieldOperatorConfig,
+    LatentOperatorConfig,
+    OperatorConfig,
+    TrivialOperatorConfig,
+)
 from ups.models.backbone import Backbone
 from ups.models.conditioning import Conditioner
 from ups.models.fields import FieldOperator
 from ups.models.layout import Given, TokenLayout
 from ups.models.normalisation import amplitudes, at_least_float32, without_mean
 from ups.models.port import Port
+from ups.models.trivial import TrivialOperator
 
 
-def build_operator(
-    config: LatentOperatorConfig | FieldOperatorConfig, layouts: Mapping[str, TokenLayout]
-) -> nn.Module:
+def build_operator(config: OperatorConfig, layouts: Mapping[str, TokenLayout]) -> nn.Module:
     """The operator of `config.kind`, for tasks with these tokens."""
     match config:
         case LatentOperatorConfig():
             return LatentOperator(config, layouts)
         case FieldOperatorConfig():
             return FieldOperator(config, layouts)
+        case TrivialOperatorConfig():
+            return TrivialOperator(config, layouts)
 
 
 class LatentOperator(nn.Module):

@@ -273,7 +273,7 @@ def test_the_library_leaves_the_warning_filters_alone(monkeypatch):
 
 def test_without_the_library_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(library_fno.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match="'fno' and 'tfno'") as caught:
+    with pytest.raises(MissingExtraError, match="'fno', 'tfno' and 'uno'") as caught:
         operator(kind="tfno")
     assert caught.value.hint == "pip install 'universal-physics-stack[baselines]'"
     operator(kind="cosine_fno")
