@@ -217,7 +217,8 @@ def _convert_points(
 
 def _same_origin(target: Path, plan: Plan) -> bool:
     """Whether `target` was made by `plan`; a version made otherwise is not overwritten."""
-    made, meta = TrajectoryStore(target).metadata, plan.metadata
+    made = TrajectoryStore(target).metadata.without_making()
+    meta = plan.metadata.without_making()
     divided = made.split_hash if meta.split_hash and not made.excluded else meta.split_hash
     if replace(made, data_sha256="", excluded=(), split_hash=divided) == meta:
         return True

@@ -21,7 +21,7 @@ Meshes and particles have a store of their own: `ups.data.points`.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,8 @@ class SourceFile:
         fingerprint: Hash of 4 kB at 1024 places.
         trajectories: How many were taken, from place `first` on.
         parameters: Those that are one number for the file.
+        made: How `ups data generate` made it, see `ups.data.conversion.identity.how_made`; empty
+            for any other file.
     """
 
     name: str
@@ -65,6 +67,7 @@ class SourceFile:
     trajectories: int
     parameters: dict[str, float]
     first: int = 0
+    made: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,15 @@ class StoreMetadata:
     excluded: tuple[int, ...] = ()
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        content = asdict(self)
+        for source in content["sources"]:
+            if not source["made"]:  # a file of unknown making, or a store from before it was kept
+                del source["made"]
+        return json.dumps(content, sort_keys=True)
+
+    def without_making(self) -> StoreMetadata:
+        """Without how raw files were made: what the values alone depend on."""
+        return replace(self, sources=tuple(replace(one, made={}) for one in self.sources))
 
     @classmethod
     def from_json(cls, text: str) -> StoreMetadata:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -12,6 +14,7 @@ import numpy as np
 from ups.errors import translated_os_errors
 
 _SAMPLES, _SAMPLE_BYTES = 1024, 4096
+_MADE = "generator_"
 
 
 def identify(path: Path) -> tuple[int, str]:
@@ -38,6 +41,29 @@ def is_generated(path: Path) -> bool:
             return "generator" in file.attrs
     except OSError:
         return False
+
+
+def how_made(path: Path) -> dict[str, Any]:
+    """What `ups data generate` wrote into a raw file about its making; empty for any other file.
+
+    Returns:
+        'generator': version of ups and solver; 'request': `Request` as plain values, with seed,
+        points, times and parameters; and, on which the last bits depend, 'device', 'batch_size'
+        and 'libraries' (absent in files of earlier versions).
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            found = {
+                name.removeprefix(_MADE): value.item() if isinstance(value, np.generic) else value
+                for name, value in file.attrs.items()
+                if name.startswith(_MADE) and name != f"{_MADE}seed"  # the request holds it
+            }
+            if found:
+                found["generator"] = str(file.attrs["generator"])
+                found["request"] = json.loads(found["request"])
+            return found
+    except (OSError, KeyError, ValueError):
+        return {}
 
 
 def without_duplicates(found: Sequence[Path]) -> tuple[list[Path], tuple[str, ...]]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ups import files
-from ups.data.conversion.identity import identify
+from ups.data.conversion.identity import how_made, identify
 from ups.data.layouts.base import PlainTrajectories, RawPoints, RawTrajectories
 from ups.data.splits import FileShare, assign_splits, groups_of, judged_only, split_hash
 from ups.data.store import SourceFile, StoreMetadata
@@ -105,7 +105,7 @@ class Plan:
 
     @property
     def identity(self) -> str:
-        meta = self.metadata.to_json()
+        meta = self.metadata.without_making().to_json()
         return files.sha256_json([meta, self.recipe.exclude_invalid, len(self.units)])[:16]
 
     @property
@@ -273,7 +273,10 @@ def _source(card: DatasetCard, source: RawTrajectories, share: FileShare) -> Sou
         if name not in drawn
     }
     size, fingerprint = identify(source.path)
-    return SourceFile(source.path.name, size, fingerprint, share.size, constant, share.first)
+    return SourceFile(
+        source.path.name, size, fingerprint, share.size, constant, share.first,
+        how_made(source.path),
+    )  # fmt: skip
 
 
 def _bounds(card: DatasetCard, coord: Array) -> tuple[float, float]:

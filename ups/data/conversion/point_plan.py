@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ups import files
-from ups.data.conversion.identity import identify, without_duplicates
+from ups.data.conversion.identity import how_made, identify, without_duplicates
 from ups.data.conversion.plan import Recipe, share_of, time_step, version_name
 from ups.data.conversion.point_units import PointUnit
 from ups.data.conversion.sources import find_raw
@@ -54,8 +54,9 @@ class PointPlan:
         """Hash of all that decides the store's bytes."""
         kind = self.card.discretisation
         units = [[unit.source, unit.first, unit.end] for unit in self.units]
+        metadata = self.metadata.without_making().to_json()
         return files.sha256_json(
-            [FORMAT, self.metadata.to_json(), self.recipe.exclude_invalid, units, kind.kind,
+            [FORMAT, metadata, self.recipe.exclude_invalid, units, kind.kind,
              kind.neighbour_radius, self.card.splits.model_dump(mode="json"),
              [[field.raw or field.name for field in (*self.card.fields, *self.card.inputs)]]]
         )  # fmt: skip
@@ -129,7 +130,10 @@ def _source(card: DatasetCard, source: RawPoints, share: FileShare) -> SourceFil
         if (column == column[0]).all()
     }
     size, fingerprint = identify(source.path)
-    return SourceFile(source.path.name, size, fingerprint, share.size, constant, share.first)
+    return SourceFile(
+        source.path.name, size, fingerprint, share.size, constant, share.first,
+        how_made(source.path),
+    )  # fmt: skip
 
 
 def _units(sources: Sequence[RawPoints], shares: Sequence[FileShare]) -> tuple[PointUnit, ...]:

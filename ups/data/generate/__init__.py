@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import h5py
 import torch
 
 from ups import files
+from ups.data.conversion.identity import how_made
 from ups.data.generate.job import Job, generator_label, generator_of
 from ups.data.generate.pieces import Pieces
 from ups.data.generate.request import (
@@ -22,7 +23,15 @@ from ups.data.generate.run import Progress, make_file
 from ups.errors import DataError, UsageError, translated_os_errors
 from ups.registry import DatasetCard
 
-__all__ = ["Precision", "Request", "generate", "generator_label", "is_generated", "raw_file_name"]
+__all__ = [
+    "Precision",
+    "Request",
+    "generate",
+    "generate_request",
+    "generator_label",
+    "is_generated",
+    "raw_file_name",
+]
 
 
 def generate(
@@ -75,8 +84,30 @@ def generate(
             of its name is there, or another process is making it.
     """
     generator_of(card)
-    check_positive(batch_size=batch_size, workers=workers)
     request = checked_request(card, parameters, num_trajectories, seed, points, frames, dtype)
+    return generate_request(
+        card, request, out_dir=out_dir, device=device, batch_size=batch_size, workers=workers,
+        force=force, progress=progress,
+    )  # fmt: skip
+
+
+def generate_request(
+    card: DatasetCard,
+    request: Request,
+    *,
+    out_dir: Path,
+    device: str | torch.device = "cpu",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """As `generate`, of what was asked for before: `Request.read` of a generated file's record.
+
+    The same version of ups, with the same libraries and batch size on the same kind of processor,
+    makes the same file byte for byte.
+    """
+    check_positive(batch_size=batch_size, workers=workers)
     path = Path(out_dir) / raw_file_name(card, request.parameters)
     job = Job.of(card, request, checked_device(device), batch_size)
     pieces = Pieces.beside(path, job)
@@ -133,8 +164,7 @@ def _is_there(path: Path, job: Job) -> bool:
 
 def _made_by(path: Path) -> tuple[str, str] | None:
     """Maker and request of a generated file; None for any other."""
-    try:
-        with h5py.File(path) as file:
-            return str(file.attrs["generator"]), str(file.attrs["generator_request"])
-    except (OSError, KeyError):
+    found = how_made(path)
+    if not found:
         return None
+    return found["generator"], json.dumps(found["request"], sort_keys=True)

@@ -32,6 +32,8 @@ _BATCH_BYTES = 128 * 2**20
 _MOST_AT_ONCE = 128
 """More trajectories in a batch are no faster on a processor, and leave other cores idle."""
 _DRAWN = "drawn/"
+_LIBRARIES = [torch.__version__, np.__version__, scipy.__version__]
+"""Of torch, numpy and scipy: the last bits depend on them."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Job:
                 "request": self.request.to_json(),
                 "device": self.device.type,
                 "batch_size": self.batch_size,
-                "libraries": [torch.__version__, np.__version__, scipy.__version__],
+                "libraries": _LIBRARIES,
             }
         )
 
@@ -84,6 +86,9 @@ class Job:
             "generator": generator_label(self.card),
             "generator_seed": self.request.seed,
             "generator_request": self.request.to_json(),
+            "generator_device": self.device.type,
+            "generator_batch_size": self.batch_size,
+            "generator_libraries": " ".join(_LIBRARIES),
         }
 
     def solve(self, batch: range) -> Arrays:

@@ -6,12 +6,13 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from ups.data.generate.base import Grid, GridAxis
-from ups.errors import UsageError, did_you_mean
+from ups.errors import DataError, UsageError, did_you_mean
 from ups.registry import DatasetCard, Parameter
 
 Precision = Literal["float32", "float64"] | torch.dtype
@@ -37,6 +38,26 @@ class Request:
 
     def to_json(self) -> str:
         return json.dumps(vars(self), sort_keys=True)
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any], card: DatasetCard) -> Request:
+        """A request from its JSON, as a generated file and the stores made from it keep it.
+
+        Raises:
+            DataError: It is none, or not one for this dataset.
+        """
+        where = f"{card.key}: the record of how it was generated"
+        try:
+            found = TypeAdapter(cls).validate_python(content)
+        except ValidationError as error:
+            raise DataError(f"{where}: {error.errors()[0]['msg']}") from error
+        sizes = card.num_dims if card.discretisation.kind == "grid" else 2
+        if len(found.points) != sizes or not found.times:
+            raise DataError(f"{where}: {len(found.points)} sizes, {len(found.times)} times")
+        checked_parameters(card, found.parameters)
+        checked_precision(found.precision)
+        check_positive(num_trajectories=found.num_trajectories)
+        return found
 
 
 def checked_request(
@@ -133,7 +154,7 @@ def check_positive(**counts: int | None) -> None:
             raise UsageError(f"{name}={count} must be at least 1")
 
 
-def checked_precision(dtype: Precision) -> torch.dtype:
+def checked_precision(dtype: str | torch.dtype) -> torch.dtype:
     known = {"float32": torch.float32, "float64": torch.float64}
     found = known.get(str(dtype).removeprefix("torch."))
     if found is None:
