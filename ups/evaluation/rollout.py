@@ -118,10 +118,10 @@ def predict_split(
     frames = range(coded.num_frames)[horizon.frames]
     for start in range(0, len(trajectories), batch_size):
         chosen = trajectories[start : start + batch_size]
-        began = _clock(device)
+        began = clock(device)
         tokens = predicted_tokens(surrogate, coded, chosen, horizon)
         fields = coded.decode(tokens, chosen, frames)
-        seconds = _clock(device) - began
+        seconds = clock(device) - began
         truth = coded.reference(chosen, frames)
         given = None
         if horizon.history:
@@ -169,7 +169,8 @@ def _batches(
         )  # fmt: skip
 
 
-def _clock(device: torch.device) -> float:
+def clock(device: torch.device) -> float:
+    """Seconds, when the device has finished what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
