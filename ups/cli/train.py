@@ -26,6 +26,18 @@ class StageChoice(StrEnum):
     all = "all"
 
 
+class ModelChoice(StrEnum):
+    latent = "latent"
+    fno = "fno"
+    tfno = "tfno"
+    uno = "uno"
+    cosine_fno = "cosine_fno"
+    unet = "unet"
+    dit = "dit"
+    persistence = "persistence"
+    mean = "mean"
+
+
 def train(
     stage: Annotated[
         StageChoice | None,
@@ -36,6 +48,13 @@ def train(
     ] = None,
     config: ConfigOption = None,
     overrides: Overrides = None,
+    model: Annotated[
+        ModelChoice | None,
+        typer.Option(
+            help="A baseline in place of the config's model, tuned, as run <config>-<model>.",
+            show_default="the config's",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and the sizes; train nothing.")
     ] = False,
@@ -63,13 +82,14 @@ def train(
         raise typer.Exit(launch(nproc, sys.argv[1:]))
     with told_by_main():
         if resume not in (None, AUTO):
-            if config or overrides or dry_run:
+            if config or overrides or model or dry_run:
                 raise UsageError(
-                    "--resume RUN takes the run's own config: leave out --config and --set"
+                    "--resume RUN takes the run's own config: leave out --config, --model and --set"
                 )
             _resume(resume)
         else:
-            _start(stage, config, overrides, dry_run=dry_run, is_resumed=resume == AUTO)
+            experiment = _experiment(config, model, overrides or [])
+            _start(stage, experiment, dry_run=dry_run, is_resumed=resume == AUTO)
 
 
 def _resume(name: str) -> None:
@@ -81,19 +101,19 @@ def _resume(name: str) -> None:
         _run(lambda **callbacks: _training().resume(run, **callbacks))
 
 
-def _start(
-    stage: StageChoice | None,
-    config: ConfigOption,
-    overrides: Overrides,
-    *,
-    dry_run: bool,
-    is_resumed: bool,
-) -> None:
+def _experiment(config: ConfigOption, model: ModelChoice | None, overrides: list[str]) -> Any:
     from ups.config.loading import load_experiment
+    from ups.training.baselines import load_baseline
+
+    if model is None:
+        return load_experiment(config, overrides)
+    return load_baseline(model.value, config, overrides)
+
+
+def _start(stage: StageChoice | None, experiment: Any, *, dry_run: bool, is_resumed: bool) -> None:
     from ups.training.distributed import on_main, together
     from ups.training.session import open_session
 
-    experiment = load_experiment(config, overrides or [])
     with together(experiment.device):
         session = open_session(experiment)
         stages = _chosen(session, stage)

@@ -71,7 +71,7 @@ class DiffusionTransformer(nn.Module):
         for place, (axis, size) in enumerate(zip(self.axes, self.patch, strict=True), 1):
             x = beyond_ends(x, place, axis, 0, -axis.points % size)
         shape = [n for pair in zip(self.grid.anchors, self.patch, strict=True) for n in pair]
-        x = x.reshape(len(x), *shape, -1)
+        x = x.reshape(x.shape[0], *shape, -1)
         axes = range(1, 2 * len(self.axes) + 1)
         return x.permute(0, *axes[::2], *axes[1::2], x.ndim - 1).flatten(len(self.axes) + 1)
 
@@ -82,7 +82,7 @@ class DiffusionTransformer(nn.Module):
         order = [place for axis in range(1, count + 1) for place in (axis, axis + count)]
         h = h.permute(0, *order, h.ndim - 1)
         whole = [a * p for a, p in zip(self.grid.anchors, self.patch, strict=True)]
-        h = h.reshape(len(h), *whole, -1)
+        h = h.reshape(h.shape[0], *whole, -1)
         for place, axis in enumerate(self.axes, 1):
             h = h.narrow(place, 0, axis.points)
         return h
@@ -123,7 +123,7 @@ def _norm(h: Float[Tensor, "*any width"]) -> Float[Tensor, "*any width"]:
 
 def _spread(values: Float[Tensor, "batch channel"], ndim: int) -> Tensor:
     """One row of each sample, over all of its tokens."""
-    return values.reshape(len(values), *(1,) * (ndim - 2), -1)
+    return values.reshape(values.shape[0], *(1,) * (ndim - 2), -1)
 
 
 def _zero(layer: nn.Linear) -> nn.Linear:

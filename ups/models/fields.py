@@ -104,10 +104,13 @@ class FieldOperator(nn.Module):
         if self.layout.dt is not None:
             constants.append((given.dt / self.layout.dt).log()[:, None])
         row = torch.cat(constants, -1)
-        space = x.shape[1:-1]
-        row = row.reshape(row.shape[0], *(1,) * len(space), -1).expand(-1, *space, -1)
         position = self.position.expand(x.shape[0], *self.position.shape)
-        y = self.network(torch.cat([x, row, position], -1))
+        if isinstance(self.network, UNet | DiffusionTransformer):
+            y = self.network(torch.cat([x, position], -1), row)
+        else:
+            space = x.shape[1:-1]
+            row = row.reshape(row.shape[0], *(1,) * len(space), -1).expand(-1, *space, -1)
+            y = self.network(torch.cat([x, row, position], -1))
         return self._resampled(y, "up").flatten(1, -2)
 
     def _carried(self, now: Tensor) -> Tensor:

@@ -89,8 +89,9 @@ class LibraryFNO(nn.Module):
 class LibraryUNO(nn.Module):
     """`neuralop.models.UNO`: Fourier layers that coarsen the grid by half, then refine it again.
 
-    The number of layers is odd, at least three: the way down, the coarsest one, the way up. Waves
-    are as many as the grid of a layer can carry. Matrices and last layer as in `LibraryFNO`.
+    The number of layers is odd, at least three: the way down, the coarsest one, the way up. Axes
+    too short for that keep their points, and waves are as many as the grid of a layer can carry.
+    Matrices and last layer as in `LibraryFNO`.
 
     Args:
         width: Channels of the finest layers; on coarser grids twice as many, and no more.
@@ -119,7 +120,7 @@ class LibraryUNO(nn.Module):
         shares = [0.0 if axis.periodic else padding for axis in axes]
         half = max(depth // 2, 1)
         levels = [min(layer, 2 * half - layer) for layer in range(2 * half + 1)]
-        scalings = [1.0] + [0.5] * half + [2.0] * half
+        powers = [0] + [-1] * half + [1] * half
         with redirect_stdout(StringIO()):  # the library prints while it builds
             self.network = _library().UNO(
                 in_channels=inputs,
@@ -129,7 +130,10 @@ class LibraryUNO(nn.Module):
                 n_layers=len(levels),
                 uno_out_channels=[width * min(2**level, 2) for level in levels],
                 uno_n_modes=[_library_modes(_coarser(axes, level), modes) for level in levels],
-                uno_scalings=[[scale] * len(axes) for scale in scalings],
+                uno_scalings=[
+                    [2.0**power if axis.points >> half else 1.0 for axis in axes]
+                    for power in powers
+                ],
                 channel_mlp_skip="linear",
                 domain_padding=shares if any(shares) else None,
             )

@@ -45,7 +45,9 @@ class TrivialOperator(nn.Module):
     ) -> Float[Tensor, "batch tokens dim"]:
         layout = self.layouts[task]
         if layout.is_steady:
-            return self._constant(self.get_buffer(f"mean_{task}").expand(len(given), -1), layout)
+            return self._constant(
+                self.get_buffer(f"mean_{task}").expand(given.dt.shape[0], -1), layout
+            )
         now = at_least_float32(history[:, -1])
         if self.config.kind == "persistence":
             return now

@@ -119,7 +119,7 @@ class ResidualBlock(nn.Module):
         self, x: Float[Tensor, "batch inputs *space"], told: Float[Tensor, "batch embedding"]
     ) -> Float[Tensor, "batch outputs *space"]:
         h = self.first(F.gelu(sample_norm(x)))
-        shape = (len(x), -1, *(1,) * (x.ndim - 2))
+        shape = (x.shape[0], -1, *(1,) * (x.ndim - 2))
         scale, shift = self.modulation(told).reshape(shape).chunk(2, 1)
         h = self.second(F.gelu(sample_norm(h) * (1 + scale) + shift))
         return self.skip(x) + h
@@ -174,7 +174,7 @@ class Told(nn.Module):
     def forward(self, told: Float[Tensor, "batch condition"]) -> Float[Tensor, "batch width"]:
         if self.numbers is None:
             assert self.constant is not None
-            return self.hidden(F.gelu(self.constant)).expand(len(told), -1)
+            return self.hidden(F.gelu(self.constant)).expand(told.shape[0], -1)
         return F.gelu(self.hidden(F.gelu(self.numbers(told))))
 
 
