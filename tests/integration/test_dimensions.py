@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from ups import TrajectoryStore, evaluate, load_experiment, load_run, registry, train
+from ups import TrajectoryStore, judge, load_experiment, load_run, registry, train
 from ups.data.convert import convert
 from ups.evaluation.pictures import write_pictures
 
@@ -90,7 +90,7 @@ def test_the_path_works_in_more_dimensions(home: Path, case: str, mixer: str) ->
          "stages.operator.batch_size=16", "stages.operator.schedule.warmup_steps=10"],
     )  # fmt: skip
     run = train(experiment)
-    result = evaluate(run)
+    result = judge(run)[0].evaluation
     model, persistence = result.report.row("model"), result.report.row("persistence")
     assert model is not None
     assert persistence is not None

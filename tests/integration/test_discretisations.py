@@ -59,7 +59,7 @@ def errors_of(report: dict) -> dict[str, float]:
 
 
 def judged(run: Path) -> dict[str, float]:
-    report = json.loads(ups("eval", "--json").stdout)
+    report = json.loads(ups("eval", "--json").stdout)[0]
     assert (run / "report.html").is_file()
     assert all(path.stat().st_size > 5000 for path in (run / "report").glob("*.png"))
     return errors_of(report)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ups import convert, evaluate, generate, load_card, load_experiment, train
+from ups import convert, generate, judge, load_card, load_experiment, train
 
 pytestmark = [
     pytest.mark.gpu,
@@ -25,7 +25,7 @@ def test_training_on_a_gpu_beats_persistence(home: Path, tmp_path: Path, amp: st
     convert(card, [raw])
     small = ["stages.codec.steps=40", "stages.operator.steps=200", f"stages.operator.amp={amp}"]
     run = train(load_experiment(None, [*small, "device=cuda"]))
-    report = evaluate(run, device="cuda").report
+    report = judge(run, device="cuda")[0].report
     model, persistence = report.row("model"), report.row("persistence")
     assert model is not None
     assert persistence is not None

@@ -11,10 +11,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from ups import pipeline, runs
+from ups import runs
 from ups.cli.main import app
 from ups.cli.quickstart import describe
 from ups.config.loading import load_experiment
+from ups.pipeline import quickstart as pipeline
 from ups.training.loop import InterruptedRunError
 
 SMALL = [
@@ -61,7 +62,7 @@ def test_each_command_leads_to_the_next_and_the_model_beats_persistence(home: Pa
     ups("cache", "verify")
     ups("train", "--stage", "operator", *settings())
 
-    report = json.loads(ups("eval", "--json").stdout)
+    report = json.loads(ups("eval", "--json").stdout)[0]
     rows = {row["name"]: row["metrics"]["nrmse"]["mean"] for row in report["rows"]}
     assert rows["persistence"] > 5 * rows["model"]
     assert report["protocol"]["history"] == 1
@@ -69,7 +70,7 @@ def test_each_command_leads_to_the_next_and_the_model_beats_persistence(home: Pa
 
     ups("leaderboard", "add")
     assert "already entered" in ups("leaderboard", "add").stdout
-    shorter = json.loads(ups("eval", "--horizon", "5", "--history", "3", "--json").stdout)
+    shorter = json.loads(ups("eval", "--horizon", "5", "--history", "3", "--json").stdout)[0]
     assert shorter["protocol"]["horizon"] == 5
     ups("leaderboard", "add")
     rankings = json.loads(ups("leaderboard", "show", "--json").stdout)
@@ -140,7 +141,7 @@ def test_pdebench_made_file_goes_all_the_way(home: Path, shared_pdebench: Path) 
     ups("data", "convert", "burgers1d", "--raw", str(raw), "--stride-x", "8", "--stride-t", "10")
     ups("data", "audit", "burgers1d")
     ups("train", *settings())
-    report = json.loads(ups("eval", "--json").stdout)
+    report = json.loads(ups("eval", "--json").stdout)[0]
     assert report["protocol"]["version"] == "nu0.001-x8-t10"
     rows = {row["name"]: row["metrics"]["nrmse"]["mean"] for row in report["rows"]}
     assert rows["model"] < rows["persistence"]
@@ -152,7 +153,7 @@ def test_every_mixer_trains_below_persistence(home: Path, mixer: str) -> None:
         "--frames", "11", "--param", "nu=0.1")  # fmt: skip
     ups("data", "convert", "burgers1d")
     ups("train", *settings(f"operator.mixer={mixer}", "stages.operator.steps=80"))
-    report = json.loads(ups("eval", "--json").stdout)
+    report = json.loads(ups("eval", "--json").stdout)[0]
     rows = {row["name"]: row["metrics"]["nrmse"]["mean"] for row in report["rows"]}
     assert rows["model"] < rows["persistence"]
 
@@ -168,10 +169,10 @@ def test_a_run_is_judged_on_another_version_only_if_that_is_unseen(home: Path) -
     made("finer", seed=1, points=64)
     made("trained", seed=0)
     ups("train", "--config", "advection1d", *settings("stages.operator.steps=5"))
-    report = json.loads(ups("eval", "--version", "unseen", "--split", "all", "--json").stdout)
+    report = json.loads(ups("eval", "--version", "unseen", "--split", "all", "--json").stdout)[0]
     assert report["protocol"]["version"] == "unseen"
     assert report["protocol"]["num_trajectories"] == 40
-    finer = json.loads(ups("eval", "--version", "finer", "--json").stdout)
+    finer = json.loads(ups("eval", "--version", "finer", "--json").stdout)[0]
     assert finer["protocol"]["resolution"] == [64], "another grid of unseen data may be judged on"
     assert "training trajectories" in ups("eval", "--split", "all", code=2).stderr
     ups("data", "convert", "advection1d", "--raw", str(home / "raw0-32"), "--version", "same")

@@ -71,12 +71,11 @@ def evaluate(
     given = {"history": history, "horizon": horizon, "split": split}
     changes = {key: value for key, value in given.items() if value is not None}
     settings = runs.run_experiment_of(folder).evaluation.model_copy(update=changes)
-    protocols = tuple(protocol) if protocol else ("own",) if changes else None
     request = Request(
         tasks=None if task is None else (task,),
         stage=chosen,
         settings=settings,
-        protocols=protocols,
+        protocols=tuple(protocol) if protocol else None,
         version=version,
     )
     with together(device) as chosen_device, _output.Bars() as bars:
@@ -92,8 +91,7 @@ def tell(found: list[Any], *, as_json: bool) -> None:
 
     reports = [one.report for one in found]
     if as_json:
-        contents = [report.to_dict() for report in reports]
-        _output.print_json(contents[0] if len(contents) == 1 else contents)
+        _output.print_json([report.to_dict() for report in reports])
     else:
         for report in reports:
             _eval_text.print_report(report)

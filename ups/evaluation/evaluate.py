@@ -21,7 +21,7 @@ from ups.evaluation.accumulator import MetricAccumulator, Metrics
 from ups.evaluation.context import Context
 from ups.evaluation.gates import Gate
 from ups.evaluation.observers import Observer
-from ups.evaluation.report import Report, Row, write_report
+from ups.evaluation.report import OWN, Report, Row, write_report
 from ups.evaluation.rollout import Batch
 from ups.evaluation.unseen import Store
 
@@ -96,8 +96,8 @@ def evaluate(
         environment={**runs.environment(), "device": str(context.device)},
     )
     report = report.extended(one.result() for one in observers)
-    gates = accuracy_gates(report, context.settings.gates)
-    report = report.with_gates(gates)
+    if context.protocol_name == OWN:  # the config's limits are for its own protocol
+        report = report.with_gates(accuracy_gates(report, context.settings.gates))
     examples = tuple(_examples(context, metrics[MODEL]))
     path = context.run
     if crew.rank == 0:

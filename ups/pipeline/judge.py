@@ -24,6 +24,8 @@ from ups.registry import load_card
 from ups.training.tracking import log_report, open_tracking
 
 Progress = Callable[[str, int, int, str], None]
+CUSTOM = "custom"
+"""The protocol of settings that are neither the config's nor a named protocol's."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class Request:
     Attributes:
         tasks: Of several tasks; None is all.
         stage: Whose checkpoint; None is the last that finished.
-        settings: Instead of the config's own split, history and horizon.
-        protocols: Beside the config's own; None takes `evaluation.protocols`.
+        settings: Instead of the config's own split, history and horizon: protocol 'custom'.
+        protocols: Exactly these, by name; None is the config's own, and `evaluation.protocols`.
         version: Another converted version of the dataset.
         brief: Errors only: no further rollouts, no health checks, no pictures.
     """
@@ -96,18 +98,21 @@ def _contexts(
     run: Path, experiment: Experiment, task: str, request: Request, device: torch.device | str
 ) -> Iterator[Context]:
     """The task under its own protocol, then under others that give other frames."""
-    settings = request.settings or experiment.evaluation
+    settings, own_name = request.settings or experiment.evaluation, OWN
+    if settings != experiment.evaluation:
+        own_name = CUSTOM
 
     def opened(chosen: EvaluationConfig, name: str) -> Context:
         return open_context(
-            run, task=task, stage=request.stage, settings=chosen, protocol_name=name,
+            run, task=task, stage=request.stage, settings=chosen,
+            protocol_name=f"{name}@{request.version}" if request.version else name,
             version=request.version, device=device,
         )  # fmt: skip
 
-    own = opened(settings, OWN)
+    own = opened(settings, own_name)
     if request.protocols is None or OWN in request.protocols or own.is_steady:
         yield own
-    if own.is_steady:
+    if own.is_steady or (own_name == CUSTOM and request.protocols is None):
         return
     config = next(one for one in experiment.data.tasks if one.key == task)
     seen = {own.protocol().id} if request.protocols is None else set()
@@ -160,5 +165,9 @@ def publish(result: Evaluation, run: Path) -> Path:
 
 
 def own_reports(found: Sequence[Judged]) -> list[Report]:
-    """Those under the protocol of the run's config."""
-    return [one.report for one in found if one.report.protocol_name == OWN]
+    """The first one of each task: under the protocol of the run's config, unless that was not
+    asked for."""
+    first: dict[str, Report] = {}
+    for one in found:
+        first.setdefault(one.evaluation.task, one.report)
+    return list(first.values())

@@ -12,6 +12,7 @@ from ups import load_run, runs
 from ups.cache.format import list_caches
 from ups.config.schema import DataConfig, Experiment
 from ups.errors import CheckpointError, DataError, UsageError
+from ups.evaluation.context import open_context
 from ups.evaluation.evaluate import evaluate
 from ups.evaluation.pictures import write_pictures
 from ups.registry import load_card
@@ -119,7 +120,7 @@ def test_three_tasks_share_one_operator_and_are_judged_one_by_one(three):
 
     pages = []
     for name in THREE:
-        result = evaluate(three, task=name, settings=found.experiment.evaluation)
+        result = evaluate(open_context(three, task=name))
         assert result.report.run["task"] == name
         assert result.report.protocol.dataset == name
         assert result.path.name == f"report-{name}.json"
