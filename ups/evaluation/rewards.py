@@ -8,7 +8,7 @@ sees the validation split and nothing else.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -17,11 +17,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ups.codec.coded import CodedGrid
-from ups.codec.grid import GridCodec
 from ups.errors import UsageError
 from ups.evaluation.context import Context
+from ups.evaluation.physics_grid import RESOLVED, grid_of
 from ups.evaluation.rollout import predicted_tokens
-from ups.physics.grids import UniformGrid
 from ups.physics.measures import Measures
 from ups.physics.norms import ROUNDING, mean_square, relative, root
 from ups.physics.table import equation_of
@@ -135,20 +134,14 @@ def rewards_for(context: Context) -> Rewards:
     Raises:
         UsageError: The task is not on a grid, or is steady.
     """
-    codec = context.coded.codec
-    if not isinstance(context.coded, CodedGrid) or not isinstance(codec, GridCodec):
+    if not isinstance(context.coded, CodedGrid):
         raise UsageError(
             f"{context.task}: rewards are derivatives on a grid, and this is "
             f"'{context.card.discretisation.kind}'"
         )
     if context.is_steady:
         raise UsageError(f"{context.task}: a steady problem has no rollout to search")
-    store, meta = context.coded.store, context.coded.store.metadata
-    grid = UniformGrid.within(
-        meta.bounds, context.surrogate.layout.boundaries, space=store.space,
-        origin=[float(axis[0]) for axis in store.coords],
-        spacing=[float((axis[-1] - axis[0]) / (len(axis) - 1)) for axis in store.coords],
-    )  # fmt: skip
+    grid = grid_of(context.coded.store)
     equation = equation_of(context.card)
     left_out = {}
     if equation is not None and equation.caveat:
@@ -189,7 +182,16 @@ def fit_rewards(validation: Context, lengths: tuple[int, ...]) -> Rewards:
         length: {name: _term(*pair) for name, pair in of_one.items()}
         for length, of_one in found.items()
     }
-    return Rewards(rewards.measures, rewards.left_out, terms)
+    coarse = any(of_one["pde_residual"].level > RESOLVED for of_one in terms.values()
+                 if "pde_residual" in of_one)  # fmt: skip
+    if not coarse:
+        return replace(rewards, terms=terms)
+    left_out = {**rewards.left_out, "pde_residual": "frames are too far apart to test it"}
+    kept = {
+        length: {name: term for name, term in of_one.items() if name not in left_out}
+        for length, of_one in terms.items()
+    }
+    return replace(rewards, left_out=left_out, terms=kept)
 
 
 def _term(true: list[float], predicted: list[float]) -> Term:
