@@ -81,13 +81,16 @@ def brmse(prediction: Fields, reference: Fields) -> PerFrame:
     1D: sqrt((e_0^2 + e_-1^2) / 2). 2D: four edges, 2 nx + 2 ny points. 3D: six faces,
     2 (nx ny + ny nz + nz nx) points. A corner belongs to every face that it lies on.
     """
-    error = difference(prediction, reference)
-    square = error.square()
-    total = square.new_zeros(square.shape[0], square.shape[1], square.shape[-1])
+    return boundary_rms(difference(prediction, reference))
+
+
+def boundary_rms(error: Fields) -> Float[Tensor, "batch time channel"]:
+    """`brmse` of an error already at hand, in its own precision."""
+    total = error.new_zeros(error.shape[0], error.shape[1], error.shape[-1])
     points = 0
-    for axis in _space(square):
+    for axis in _space(error):
         for end in (0, -1):
-            face = square.select(axis, end)
+            face = error.select(axis, end).square()
             total += face.sum(_space(face)) if face.ndim > 3 else face
             points += prod(face.shape[2:-1])
     return (total / points).sqrt()
@@ -113,7 +116,11 @@ def shell_energy(
     s is the sum over wave vectors in the positive quadrant or octant with floor(|k|) = s, for
     |k| < (smallest n) // 2.
     """
-    error = difference(prediction, reference)
+    return error_shells(difference(prediction, reference))
+
+
+def error_shells(error: Fields) -> Float[Tensor, "batch time shell channel"]:
+    """`shell_energy` of an error already at hand, in its own precision."""
     axes = _space(error)
     if len(axes) == 1:
         return torch.fft.rfft(error, dim=2).abs().square()
