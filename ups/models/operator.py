@@ -78,7 +78,7 @@ class LatentOperator(nn.Module):
         history = at_least_float32(history[:, -self.history :])
         now, state = history[:, -1], amplitudes(history[:, -1], layout)
         step = port.step(state, given)
-        earlier = [(frame - now) / step for frame in history[:, :-1].unbind(1)]
+        earlier = [(frame - now) / step for frame in history.unbind(1)[:-1]]
         x = torch.cat([port.present(now, state), *earlier, context], -1)
         numbers = torch.cat([state.amplitude.log(), state.amplitude, state.mean], -1)
         return now + without_mean(self._network(x, numbers, given, task), layout) * step
