@@ -238,3 +238,9 @@ def persistence_ratio(report: Report) -> float | None:
 
 def _shown(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.4g}"
+
+
+def measure(context: Context, *, progress: Progress | None = None) -> tuple[Row, ...]:
+    """The rows of a report, the model's first, without writing one."""
+    metrics, _, seconds = _measure(context, [], progress, Crew())
+    return _rows(metrics, seconds / (len(context.members) * context.horizon.steps))

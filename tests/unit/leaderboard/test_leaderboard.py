@@ -16,7 +16,7 @@ from rich.console import Console
 from ups.errors import CheckpointError
 from ups.evaluation.protocol import Protocol
 from ups.evaluation.report import Report, Row, write_report
-from ups.leaderboard import entries, table
+from ups.leaderboard import entries, table, text
 
 PROTOCOL = Protocol(
     dataset="burgers1d",
@@ -115,8 +115,8 @@ def test_the_same_report_twice_is_one_entry_and_says_so(tmp_path):
 def test_an_entry_holds_run_protocol_and_all_rows(tmp_path):
     entry, _ = add(tmp_path, report(seed=3))
     assert entry.run["seed"] == 3
-    assert entry.protocol == {"id": PROTOCOL.id, **PROTOCOL.to_dict()}
-    assert [one["name"] for one in entry.rows] == ["model", "persistence", "spatial mean"]
+    assert entry.protocol == PROTOCOL
+    assert [one.name for one in entry.rows] == ["model", "persistence", "spatial mean"]
     assert entry == entries.Entry.of(report(seed=3))
 
 
@@ -174,7 +174,7 @@ def test_ranks_are_given_within_one_protocol_only(tmp_path):
         report("good", 0.02, protocol=other),
         report("bad", 0.05, protocol=other),
     )
-    assert {one.protocol["id"] for one in rankings} == {PROTOCOL.id, other.id}
+    assert {one.protocol.id for one in rankings} == {PROTOCOL.id, other.id}
     for one in rankings:
         found = [(line.rank, line.label) for line in one.lines if line.kind == "model"]
         assert found == [(1, "good"), (2, "bad")]
@@ -206,7 +206,7 @@ def test_a_rollout_that_blew_up_is_last_and_unranked(tmp_path):
         (None, "persistence"), (1, "fine"), (None, "spatial mean"), (None, "blown"),
     ]  # fmt: skip
     assert ranking.lines[-1].vs_persistence is None
-    assert "NaN" not in table.to_json([ranking])
+    assert "NaN" not in text.to_json([ranking])
 
 
 def test_ratio_is_to_persistence_of_the_same_report(tmp_path):
@@ -256,45 +256,45 @@ def rankings(tmp_path):
 
 def rendered(rankings, width=80):
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
-    console.print(table.render(rankings))
+    console.print(text.render(rankings))
     return console.file.getvalue()
 
 
 def test_terminal_table_fits_80_columns_and_cuts_no_number(rankings):
-    text = rendered(rankings)
-    assert max(len(line) for line in text.splitlines()) <= 80
+    shown = rendered(rankings)
+    assert max(len(line) for line in shown.splitlines()) <= 80
     for number in ("1.230e-05", "0.02340", "0.0187", "0.0585", "12.35", "0.9000"):
-        assert number in text
-    assert "…" not in text
-    assert "10 -> 31 frames" in text
+        assert number in shown
+    assert "…" not in shown
+    assert "10 -> 31 frames" in shown
     assert "no entries" in rendered([])
 
 
 def test_json_and_csv_hold_every_number(rankings):
-    content = json.loads(table.to_json(rankings))
+    content = json.loads(text.to_json(rankings))
     first = content[0]["lines"][0]
     assert first["nrmse_mean"] == 0.0000123
     assert first["num_parameters"] == 1_234_567
-    assert content[0]["protocol"]["id"] == PROTOCOL.id or content[1]["protocol"]["id"]
-    rows = list(csv.DictReader(io.StringIO(table.to_csv(rankings))))
+    assert {one["protocol"]["id"] for one in content} == {one.protocol.id for one in rankings}
+    rows = list(csv.DictReader(io.StringIO(text.to_csv(rankings))))
     assert len(rows) == sum(len(one.lines) for one in rankings) == 8
     assert rows[0]["label"] == first["label"]
     assert float(rows[0]["nrmse_mean"]) == 0.0000123
-    assert {row["protocol"] for row in rows} == {one.protocol["id"] for one in rankings}
+    assert {row["protocol"] for row in rows} == {one.protocol.id for one in rankings}
 
 
 def test_markdown_escapes_bars_and_has_one_table_per_protocol(rankings):
-    text = table.to_markdown(rankings)
-    assert text.count("### burgers1d") == 2
-    assert "\\|[red]x" in text
-    lengths = {line.replace("\\|", "").count("|") for line in text.splitlines() if "|" in line}
+    shown = text.to_markdown(rankings)
+    assert shown.count("### burgers1d") == 2
+    assert "\\|[red]x" in shown
+    lengths = {line.replace("\\|", "").count("|") for line in shown.splitlines() if "|" in line}
     assert len(lengths) == 1
 
 
 def test_leaderboard_imports_nothing_heavy():
     code = (
-        "import sys, ups.leaderboard.entries, ups.leaderboard.table;"
-        "print([m for m in ('torch', 'numpy', 'h5py', 'matplotlib') if m in sys.modules])"
+        "import sys, ups.leaderboard.entries, ups.leaderboard.table, ups.leaderboard.text;"
+        "print([m for m in ('torch', 'h5py', 'matplotlib', 'scipy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
