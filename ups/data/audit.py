@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ups.data.auditing.common import Finding, worst
+from ups.data.auditing import grids, points
+from ups.data.auditing.common import Finding, check_duplicates, check_split_record, worst
 from ups.data.auditing.grids import audit_grid
 from ups.data.auditing.points import audit_points
 from ups.data.points import PointStore
@@ -12,7 +13,7 @@ from ups.data.splits import judged_only
 from ups.data.store import TrajectoryStore
 from ups.registry import DatasetCard
 
-__all__ = ["Finding", "audit", "worst"]
+__all__ = ["Finding", "audit", "audit_splits", "worst"]
 
 
 def audit(
@@ -30,3 +31,15 @@ def audit(
     if isinstance(store, TrajectoryStore):
         return audit_grid(store, card, progress)
     return audit_points(store, card, progress)
+
+
+def audit_splits(store: TrajectoryStore | PointStore, card: DatasetCard) -> list[Finding]:
+    """What of an audit is about splits: duplicates, their record, states that they share.
+
+    Of a grid only the first frame of each trajectory is read.
+    """
+    card = judged_only(card) if store.metadata.test_only else card
+    found = [check_duplicates(store), check_split_record(store, card)]
+    if isinstance(store, TrajectoryStore):
+        return [*found, *grids.check_leaks(store, card)]
+    return [*found, points.check_leaks(store)]

@@ -84,7 +84,7 @@ def audit_grid(
         _check_coordinates(store),
         check_duplicates(store),
         check_split_record(store, card),
-        *_check_leaks(store, card),
+        *check_leaks(store, card),
         check_statistics(store, scan.of_trajectories(training), inputs),
         check_parameters(store.parameters, card),
         *_check_positive(store, card, scan),
@@ -190,7 +190,7 @@ def _check_coordinates(store: TrajectoryStore) -> Finding:
     return Finding("coordinates", "ok", f"{len(store.time)} times, {shape} points, even")
 
 
-def _check_leaks(store: TrajectoryStore, card: DatasetCard) -> Iterator[Finding]:
+def check_leaks(store: TrajectoryStore, card: DatasetCard) -> Iterator[Finding]:
     """Compare what held-out trajectories start from with what those of training start from."""
     groups = {name: set(store.groups[store.split(name)].tolist()) for name in SPLITS}
     for held in ("valid", "test"):

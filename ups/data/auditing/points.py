@@ -82,7 +82,7 @@ def audit_points(
         *_check_geometry(store, scan),
         check_duplicates(store),
         check_split_record(store, card),
-        _check_leaks(store, scan),
+        _check_leaks(store, scan.starts),
         check_statistics(store, scan.fields.rows(training), inputs),
         check_parameters(store.parameters, card),
         *_check_positive(card, scan),
@@ -245,8 +245,14 @@ def _geometry(check: str, problems: Sequence[str], fine: str) -> Finding:
     return Finding(check, verdict, f"{first} in {some(found)}")
 
 
-def _check_leaks(store: PointStore, scan: _Scan) -> Finding:
+def check_leaks(store: PointStore) -> Finding:
     """Whether a held-out trajectory shares its group, its start or its coefficient."""
+    rows = range(store.num_trajectories)
+    starts = (_start(store.fields(i), store.coords(i), store.inputs(i)) for i in rows)
+    return _check_leaks(store, tuple(starts))
+
+
+def _check_leaks(store: PointStore, starts: tuple[bytes, ...]) -> Finding:
     groups = {name: set(store.groups[store.split(name)].tolist()) for name in SPLITS}
     static = store.num_frames == 1 and store.metadata.inputs
     what = "have the same nodes and coefficient" if static else "start from the same state"
@@ -254,9 +260,9 @@ def _check_leaks(store: PointStore, scan: _Scan) -> Finding:
         if shared := groups[one] & groups[other]:
             detail = f"{one} and {other} share groups {some(sorted(shared))}"
             return Finding("leaks", "fail", detail)
-        known = {scan.starts[i]: int(i) for i in store.split(one)}
+        known = {starts[i]: int(i) for i in store.split(one)}
         for index in store.split(other):
-            if (first := known.get(scan.starts[index])) is not None:
+            if (first := known.get(starts[index])) is not None:
                 detail = f"trajectory {first} ({one}) and {index} ({other}) {what}"
                 return Finding("leaks", "fail", detail)
     return Finding("leaks", "ok", f"no group is shared between splits, none {what}")
