@@ -130,7 +130,7 @@ def coverage(histogram: Float64[Tensor, "*group rank"], level: float) -> Float64
 def calibration_error(histogram: Float64[Tensor, "*group rank"]) -> Float64[Tensor, "*group"]:
     """Expected calibration error: mean over `LEVELS` of |observed - nominal|.
 
-    0 is perfect; 0.24 for an ensemble that has no bias and no spread.
+    0 is perfect; 0.24 for many members that have no bias and no spread.
 
     Source:
         Kuleshov et al. 2018, arXiv:1807.00263, with absolute in place of squared differences.
