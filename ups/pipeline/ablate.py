@@ -10,9 +10,9 @@ from typing import Any
 from ups import files
 from ups.config.schema import Experiment
 from ups.errors import CheckpointError
+from ups.pipeline.ablation_parts import PARTS, overrides_without, without
 from ups.pipeline.benchmark import Benchmark, Entry, Result, run_benchmark
 from ups.pipeline.budget import Budget
-from ups.pipeline.ablation_parts import PARTS, overrides_without, without
 from ups.pipeline.seeds import Estimate, over_seeds, relative_change
 from ups.pipeline.trained import Row
 from ups.training.session import open_session

@@ -81,8 +81,8 @@ def run_benchmark(
 ) -> Benchmark:
     """Train and judge every entry with every seed; each result is kept in `out` as it comes.
 
-    Steps are found for every entry before the first training. A training that diverges, or whose codec
-    misses its gate, is a result without a row; the others go on.
+    Steps are found for every entry before the first training. A training that diverges, or whose
+    codec misses its gate, is a result without a row; the others go on.
 
     Args:
         seeds: None takes that of each experiment.

@@ -51,13 +51,14 @@ class Comparison:
     """The lines that one protocol makes comparable, best first.
 
     Attributes:
-        trivial_nrmse: Of persistence, or of the mean field.
+        trivial, trivial_nrmse: As of `Row`.
         solver_seconds: Of the generator, for one trajectory; None where there is none.
     """
 
     dataset: str
     protocol: str
     lines: tuple[Line, ...]
+    trivial: str
     trivial_nrmse: float | None
     solver_seconds: float | None
 
@@ -121,9 +122,14 @@ def _comparison(
     def order(line: Line) -> tuple[bool, float]:
         return not line.is_ranked, line.nrmse.mean if line.nrmse else 0.0
 
-    trivial = [row.trivial_nrmse for line in lines for row in line.rows]
+    first = next((row for line in lines for row in line.rows), None)
     return Comparison(
-        dataset, protocol, tuple(sorted(lines, key=order)), trivial[0] if trivial else None, solver
+        dataset=dataset,
+        protocol=protocol,
+        lines=tuple(sorted(lines, key=order)),
+        trivial=first.trivial if first else "",
+        trivial_nrmse=first.trivial_nrmse if first else None,
+        solver_seconds=solver,
     )
 
 
@@ -161,7 +167,9 @@ def notes(comparison: Comparison, benchmark: Benchmark) -> list[str]:
         + ("; ± is half the 95 % interval over seeds (Student's t)." if several else ".")
     ]
     if comparison.trivial_nrmse is not None:
-        found.append(f"Persistence (steady: the mean field): nRMSE {comparison.trivial_nrmse:.3g}.")
+        found.append(
+            f"Learning nothing ({comparison.trivial}): nRMSE {comparison.trivial_nrmse:.3g}."
+        )
     if comparison.solver_seconds is None:
         found.append("The dataset has no generator here: no break-even.")
     else:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, StrMethodFormatter
 
 from ups import files
 from ups.errors import CheckpointError
@@ -17,6 +17,8 @@ from ups.errors import CheckpointError
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vPX*"
 _DPI = 130
+_NARROWEST = 5.0
+_PARAMETERS = "parameters"
 
 
 def plot_comparison(path: Path, comparison: Any) -> Path:
@@ -33,13 +35,13 @@ def plot_comparison(path: Path, comparison: Any) -> Path:
     panels = figure.subplots(2, 2).ravel()
     costs: tuple[tuple[str, Callable[[Any], float | None]], ...] = (
         ("training, s (codec, cache, validation included)", lambda row: row.train_seconds),
-        ("parameters", lambda row: row.num_parameters),
+        (_PARAMETERS, lambda row: row.num_parameters),
         ("inference, s for one trajectory", lambda row: row.infer_seconds),
     )
     for panel, (label, cost) in zip(panels, costs, strict=False):
         for index, line in enumerate(lines):
             _point(panel, line, cost, index)
-        _trivial(panel, comparison.trivial_nrmse)
+        _trivial(panel, comparison.trivial, comparison.trivial_nrmse)
         _dress(panel, label, "nRMSE")
     _total_times(panels[3], lines, comparison.solver_seconds)
     handles = [panels[0].plot([], [], **_look(index))[0] for index in range(len(lines))]
@@ -74,12 +76,12 @@ def _point(panel: Axes, line: Any, cost: Callable[[Any], float | None], index: i
     panel.plot([middle], [mean], markersize=9, **look)
 
 
-def _trivial(panel: Axes, value: float | None) -> None:
+def _trivial(panel: Axes, name: str, value: float | None) -> None:
     if value:
         panel.axhline(value, color="0.5", linestyle=":", linewidth=1)
         panel.annotate(
-            "persistence", (1, value), xycoords=("axes fraction", "data"), fontsize=8, ha="right",
-            va="bottom", color="0.4", xytext=(-2, 2), textcoords="offset points",
+            name, (1, value), xycoords=("axes fraction", "data"), fontsize=8, ha="right",
+            va="top", color="0.4", xytext=(-2, -2), textcoords="offset points",
         )  # fmt: skip
 
 
@@ -111,10 +113,22 @@ def _dress(panel: Axes, x: str, y: str) -> None:
     panel.set_yscale("log")
     panel.set_xlabel(x)
     panel.set_ylabel(y)
-    for axis, limits in ((panel.xaxis, panel.get_xlim()), (panel.yaxis, panel.get_ylim())):
+    panel.set_xlim(_widened(*panel.get_xlim()))
+    panel.set_ylim(_widened(*panel.get_ylim()))
+    short = EngFormatter(sep="") if x == _PARAMETERS else StrMethodFormatter("{x:g}")
+    for axis, limits, form in (
+        (panel.xaxis, panel.get_xlim(), short),
+        (panel.yaxis, panel.get_ylim(), StrMethodFormatter("{x:g}")),
+    ):
         axis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
-        axis.set_major_formatter("{x:g}")
+        axis.set_major_formatter(form)
         narrow = limits[1] < 20 * limits[0]
-        axis.set_minor_formatter("{x:g}" if narrow else NullFormatter())
+        axis.set_minor_formatter(form if narrow else NullFormatter())
     panel.grid(True, which="major", color="0.88")
     panel.set_axisbelow(True)
+
+
+def _widened(low: float, high: float) -> tuple[float, float]:
+    """Limits at least a factor of five apart, so that small differences look small."""
+    factor = max(1.0, (_NARROWEST * low / high) ** 0.5)
+    return low / factor, high * factor

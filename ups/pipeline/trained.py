@@ -13,6 +13,7 @@ from ups import paths, runs
 from ups.config.schema import Experiment
 from ups.evaluation.gates import failed
 from ups.evaluation.report import Report
+from ups.evaluation.report import Row as ReportRow
 from ups.pipeline.budget import flops_of
 from ups.pipeline.judge import Request, judge, own_reports
 from ups.pipeline.scratch import own_caches
@@ -81,7 +82,8 @@ class Row:
         run: `name/id`.
         nrmse, nrmse_median: Over trajectories, by the protocol of the config; of several tasks
             their mean. None where a rollout blew up.
-        trivial_nrmse: Of persistence; of the mean field, for a steady problem.
+        trivial, trivial_nrmse: The predictor that learned nothing, and its error: persistence, or
+            the mean of a steady problem.
         infer_seconds: Of one trajectory to the end of the horizon, in batches.
         latency_seconds: Of one step of one trajectory; None where it was not measured.
         train_seconds, train_flops: As `Training`.
@@ -98,6 +100,7 @@ class Row:
     dataset: str
     nrmse: float | None
     nrmse_median: float | None
+    trivial: str
     trivial_nrmse: float | None
     infer_seconds: float | None
     latency_seconds: float | None
@@ -140,6 +143,7 @@ def _row(
     horizon = first.protocol.horizon
     missed = [gate for report in own for gate in failed(report.gates)]
     each = _mean(seconds)
+    trivial = [_trivial(report) for report in own]
     protocols: dict[str, list[float | None]] = {}
     for judged in found:
         protocols.setdefault(judged.report.protocol_name, []).append(judged.report.headline)
@@ -150,7 +154,8 @@ def _row(
         dataset=", ".join(f"{one.protocol.dataset}/{one.protocol.version}" for one in own),
         nrmse=_mean([report.headline for report in own]),
         nrmse_median=_mean([report.rows[0].value("nrmse", "median") for report in own]),
-        trivial_nrmse=_mean([_trivial(report) for report in own]),
+        trivial=trivial[0].name if trivial[0] else "",
+        trivial_nrmse=_mean([one.value("nrmse") if one else None for one in trivial]),
         infer_seconds=None if each is None else each * max(horizon, 1),
         latency_seconds=_mean(latencies),
         num_parameters=int(first.run["num_parameters"]),
@@ -172,9 +177,8 @@ def _of(report: Report, name: str) -> float | None:
     return value
 
 
-def _trivial(report: Report) -> float | None:
-    row = next((row for row in report.rows if row.kind == "trivial"), None)
-    return row.value("nrmse") if row else None
+def _trivial(report: Report) -> ReportRow | None:
+    return next((row for row in report.rows if row.kind == "trivial"), None)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
