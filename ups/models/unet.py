@@ -20,7 +20,7 @@ class UNet(nn.Module):
     A block normalises over the whole sample, as the latent operator's do, so that amplitudes
     within a sample stay; what a sample is told scales and shifts its channels. Axes of odd size are
     halved upwards, and cut again on the way back. Convolutions are kept as matrices, so that Muon
-    can have them, and the last layer starts at zero.
+    can have those between the first and the last, which starts at zero.
 
     Args:
         condition: Numbers that a sample is told besides x.
@@ -50,17 +50,17 @@ class UNet(nn.Module):
         widths = [width * 2**level for level in range(len(grids))]
         self.embed = Told(condition, width)
         self.stem = Convolution(grids[0], inputs, width)
-        self.down, self.narrow = nn.ModuleList(), nn.ModuleList()
-        self.up, self.widen = nn.ModuleList(), nn.ModuleList()
+        self.down, self.hidden_narrow = nn.ModuleList(), nn.ModuleList()
+        self.up, self.hidden_widen = nn.ModuleList(), nn.ModuleList()
         for level, grid in enumerate(grids):
             here, below = widths[level], widths[min(level + 1, len(grids) - 1)]
             self.down.append(Blocks(grid, here, here, width, depth))
             if level < len(grids) - 1:
-                self.narrow.append(Convolution(grid, here, below, stride=2))
-                self.widen.append(Convolution(grid, below, here))
+                self.hidden_narrow.append(Convolution(grid, here, below, stride=2))
+                self.hidden_widen.append(Convolution(grid, below, here))
                 self.up.append(Blocks(grid, 2 * here, here, width, depth))
         self.head = Convolution(grids[0], width, outputs)
-        nn.init.zeros_(self.head.hidden)
+        nn.init.zeros_(self.head.matrix)
 
     def forward(
         self, x: Float[Tensor, "batch *space inputs"], told: Float[Tensor, "batch condition"]
@@ -70,11 +70,13 @@ class UNet(nn.Module):
         seen = []
         for level, blocks in enumerate(self.down):
             x = blocks(x, told)
-            if level < len(self.narrow):
+            if level < len(self.hidden_narrow):
                 seen.append(x)
-                x = self.narrow[level](x)
+                x = self.hidden_narrow[level](x)
         for level in reversed(range(len(self.up))):
-            x = torch.cat([self.widen[level](_doubled(x, seen[level].shape)), seen[level]], 1)
+            x = torch.cat(
+                [self.hidden_widen[level](_doubled(x, seen[level].shape)), seen[level]], 1
+            )
             x = self.up[level](x, told)
         return self.head(F.gelu(sample_norm(x))).movedim(1, -1)
 
@@ -106,30 +108,32 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, grid: Sequence[Axis], inputs: int, outputs: int, embedding: int) -> None:
         super().__init__()
-        self.first = Convolution(grid, inputs, outputs)
-        self.second = Convolution(grid, outputs, outputs)
+        self.hidden_first = Convolution(grid, inputs, outputs)
+        self.hidden_second = Convolution(grid, outputs, outputs)
         self.modulation = nn.Linear(embedding, 2 * outputs)
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
-        self.skip = nn.Identity() if inputs == outputs else Convolution(grid, inputs, outputs, 1)
+        self.hidden_skip = (
+            nn.Identity() if inputs == outputs else Convolution(grid, inputs, outputs, 1)
+        )
         with torch.no_grad():
-            self.second.hidden.mul_(0.5)
+            self.hidden_second.matrix.mul_(0.5)
 
     def forward(
         self, x: Float[Tensor, "batch inputs *space"], told: Float[Tensor, "batch embedding"]
     ) -> Float[Tensor, "batch outputs *space"]:
-        h = self.first(F.gelu(sample_norm(x)))
+        h = self.hidden_first(F.gelu(sample_norm(x)))
         shape = (x.shape[0], -1, *(1,) * (x.ndim - 2))
         scale, shift = self.modulation(told).reshape(shape).chunk(2, 1)
-        h = self.second(F.gelu(sample_norm(h) * (1 + scale) + shift))
-        return self.skip(x) + h
+        h = self.hidden_second(F.gelu(sample_norm(h) * (1 + scale) + shift))
+        return self.hidden_skip(x) + h
 
 
 class Convolution(nn.Module):
     """A convolution that sees beyond the ends what the boundary condition says.
 
     Around an axis that wraps, zeros where fields vanish, and the outermost value again elsewhere.
-    Its weight is a matrix (outputs, inputs x kernel points), named `hidden`.
+    Its weight is a matrix (outputs, inputs x kernel points).
 
     Args:
         grid: The axes of its input.
@@ -147,14 +151,14 @@ class Convolution(nn.Module):
         self.kernel = tuple(kernel if axis.points > 1 else 1 for axis in grid)
         self.stride = tuple(stride if axis.points > 1 else 1 for axis in grid)
         columns = inputs * math.prod(self.kernel)
-        self.hidden = nn.Parameter(torch.randn(outputs, columns) / columns**0.5)
+        self.matrix = nn.Parameter(torch.randn(outputs, columns) / columns**0.5)
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Float[Tensor, "batch inputs *space"]) -> Float[Tensor, "batch _ *shorter"]:
         for place, (axis, kernel) in enumerate(zip(self.grid, self.kernel, strict=True), 2):
             x = beyond_ends(x, place, axis, kernel // 2, kernel // 2)
         convolve = (F.conv1d, F.conv2d, F.conv3d)[len(self.grid) - 1]
-        weight = self.hidden.reshape(len(self.hidden), -1, *self.kernel)
+        weight = self.matrix.reshape(len(self.matrix), -1, *self.kernel)
         return convolve(x, weight.to(x.dtype), self.bias.to(x.dtype), stride=self.stride)
 
 

@@ -40,7 +40,10 @@ SQUARE = replace(
 )  # fmt: skip
 STEADY = replace(SQUARE, latent_dim=1, num_fields=1, conserved=(False,), dt=None, context_dim=3)
 SMALL = {"width": 8, "depth": 2, "modes": 5}
-KINDS = [{"kind": kind, **SMALL} for kind in ("fno", "tfno", "cosine_fno")]
+KINDS = [{"kind": kind, **SMALL} for kind in ("fno", "tfno", "uno", "cosine_fno")] + [
+    {"kind": "unet", "width": 4, "depth": 1, "levels": 2, "modes": 16},
+    {"kind": "dit", "width": 16, "depth": 1, "patch": 4, "heads": 2, "modes": 16},
+]
 
 
 def operator(layout=LINE, *, trained=True, **options):
@@ -234,9 +237,11 @@ def test_muon_gets_the_matrices_of_hidden_layers_only(options):
     muon = [w for one in optimizers.members if isinstance(one, torch.optim.Muon)
             for group in one.param_groups for w in group["params"]]  # fmt: skip
     names = {name for name, weight in found.named_parameters() if any(weight is w for w in muon)}
-    expected = 1 + 2 if options["kind"] == "cosine_fno" else 2 + 2 * 3
-    assert len(names) == expected
-    assert all("hidden" in name and name.endswith("weight") for name in names)
+    # uno: of each block one skip, two layers and theirs, and the skip across; both ends. unet: of
+    # each of 3 blocks two convolutions, one down, one up, one skip, what is told.
+    expected = {"cosine_fno": 3, "fno": 8, "tfno": 8, "uno": 3 * 4 + 1 + 2, "unet": 10, "dit": 5}
+    assert len(names) == expected[options["kind"]]
+    assert all("hidden" in name for name in names)
 
 
 def test_library_operator_is_the_librarys():
