@@ -118,6 +118,11 @@ class Bars:
         if not self._tasks:
             self._progress.stop()
 
+    def close_all(self) -> None:
+        """Take every bar away."""
+        for what in list(self._tasks):
+            self.close(what)
+
     def of(self, what: str) -> Any:
         """A callback (done, total) for one thing."""
 
