@@ -254,4 +254,6 @@ def mean_of(values: Sequence[float | None]) -> float | None:
 
 
 def _seeds(seeds: Sequence[int], number: int) -> str:
-    return f"{number} seeds" if len(seeds) == number else f"{number} entries, {len(seeds)} seeds"
+    """`3 seeds`; where a seed was trained or judged twice also the number of entries."""
+    counted = f"{len(seeds)} seed{'s' if len(seeds) != 1 else ''}"
+    return counted if len(seeds) == number else f"{number} entries, {counted}"

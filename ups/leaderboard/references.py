@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import PositiveInt, TypeAdapter, ValidationError
 
@@ -57,9 +57,13 @@ class PublishedProtocol(Config):
             frames = f"{self.history} -> 1 frame" if self.mode == "one-step" else (
                 f"{self.history} frames given")  # fmt: skip
         step = f" of {self.step:g}" if self.step else ""
-        chosen = f"selected on {self.selected_on}" if self.selected_on != _NOT_STATED else (
-            "selection not stated")  # fmt: skip
-        return f"{data}, {grid}, {frames}{step}, {chosen}"
+        return f"{data}, {grid}, {frames}{step}, {self.selection}"
+
+    @property
+    def selection(self) -> str:
+        """Which split chose the checkpoint, in words."""
+        stated = self.selected_on != _NOT_STATED
+        return f"checkpoint selected on {self.selected_on}" if stated else "selection not stated"
 
 
 class Reference(Config):
@@ -72,7 +76,7 @@ class Reference(Config):
         revision: Of this record; among records of the same figure the highest one is shown.
     """
 
-    kind: str = "reference"
+    kind: Literal["reference"] = "reference"
     model: str
     value: float
     metric: str = "nrmse"
@@ -230,19 +234,22 @@ def _differences(theirs: PublishedProtocol, ours: Protocol) -> Iterable[str]:
         ("frames predicted", theirs.horizon, ours.horizon),
         ("test trajectories", theirs.trajectories, ours.num_trajectories),
     )
+    silent = [name for name, published, here in pairs if published is None and here is not None]
     for name, published, here in pairs:
-        if published is None and here is not None:
-            yield f"{name} {_NOT_STATED}"
-        elif published != here:
+        if name not in silent and published != here:
             yield f"{name} {_shown(published)}, here {_shown(here)}"
     if theirs.mode != ours.mode:
         yield f"{theirs.mode}, here {ours.mode}"
     if ours.split != "test":
         yield f"split test, here {ours.split}"
+    if silent:
+        yield f"{', '.join(silent)}: {_NOT_STATED}"
 
 
 def _shown(value: Any) -> str:
-    return "x".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}"
+    if isinstance(value, tuple):
+        return "x".join(map(str, value))
+    return "none" if value is None else f"{value:g}"
 
 
 def _damaged(path: Path, what: str) -> CheckpointError:

@@ -23,9 +23,9 @@ from ups.leaderboard.wording import digits, interval
 
 _ID = 8
 _NOTE = (
-    "mean, median, p90 and max are over trajectories; below a name: its entry and the\n"
-    "95 % interval, of several seeds their range. × pers.: nRMSE / nRMSE of persistence,\n"
-    "of steady problems of the training mean; below 1 is better."
+    "mean, median, p90 and max are over trajectories; below a name: its entry and the 95 % "
+    "interval, of several seeds their range. × pers.: nRMSE / nRMSE of persistence, of steady "
+    "problems of the training mean; below 1 is better."
 )
 
 
@@ -100,9 +100,7 @@ def _published(found: Sequence[Beside]) -> list[Text]:
     same = [one for one in found if not one.differences]
     lines = [Text(f"  published: {_figure(one.reference)}", style="dim") for one in same]
     if others := len(found) - len(same):
-        lines.append(Text(
-            f"  {others} published figures under other protocols: --references", style="dim"
-        ))  # fmt: skip
+        lines.append(Text(f"  published by other protocols: {others}, --references", style="dim"))
     return lines
 
 
@@ -125,8 +123,8 @@ def _figure(one: Reference) -> str:
     cost = f"; training {one.cost}" if one.cost else ""
     note = f"; {one.note}" if one.note else ""
     name = wording.metric_name(one.metric)
-    selected = f"selected on {one.protocol.selected_on}"
-    return f"{name} {digits(one.value, 3)}  {one.model}, {one.source}; {selected}{cost}{note}"
+    about = f"{one.model}, {one.source}; {one.protocol.selection}{cost}{note}"
+    return f"{name} {digits(one.value, 3)}  {about}"
 
 
 def render_tasks(rankings: Sequence[TaskRanking]) -> RenderableType:
