@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from ups.errors import DataError, UpsError, translated_os_errors
 
 _PARTIAL = ".partial"
+_POLL_S = 0.05
 
 
 @contextmanager
@@ -53,10 +55,15 @@ def remove_leftovers(folder: Path, name: str) -> None:
 
 
 @contextmanager
-def exclusive(target: Path, doing: str, family: type[UpsError] = DataError) -> Iterator[None]:
+def exclusive(
+    target: Path, doing: str, family: type[UpsError] = DataError, *, wait_s: float = 0.0
+) -> Iterator[None]:
     """Hold a lock on `target` for the block; a second process is told who holds it.
 
     The lock ends with the process, however it ends.
+
+    Args:
+        wait_s: How long to wait for the other process first.
     """
     lock = target.with_name(f".{target.name}.lock")
     with translated_os_errors(lock, "locking", family):
@@ -64,7 +71,7 @@ def exclusive(target: Path, doing: str, family: type[UpsError] = DataError) -> I
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(descriptor, wait_s)
         except BlockingIOError as error:
             holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
             raise family(
@@ -76,6 +83,20 @@ def exclusive(target: Path, doing: str, family: type[UpsError] = DataError) -> I
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, wait_s: float) -> None:
+    """Lock an open file, or raise `BlockingIOError` after trying for so long."""
+    end = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(_POLL_S)
+        else:
+            return
 
 
 def is_locked(target: Path) -> bool:
