@@ -160,7 +160,7 @@ def _to_wandb(
 def _tell(trial: Any) -> None:
     about = trial.user_attrs
     state = trial.state.name.lower()
-    if trial.values:
+    if state == "complete":
         error = about.get("valid_nrmse")
         seconds = _output.duration(about["train_seconds"])
         text = f"valid nRMSE {error:.4g} in {seconds}" if error is not None else f"in {seconds}"
@@ -178,10 +178,10 @@ def _values(values: dict[str, Any]) -> str:
 
 
 def _show(study: Any, as_json: bool) -> None:
-    from ups.pipeline.sweep_workers import best, pareto, points_of
+    from ups.pipeline.sweep_workers import best, cost_of_front, pareto, points_of
 
-    points = points_of(study)
-    front = pareto(points)
+    points, cost = points_of(study), cost_of_front(study)
+    front = pareto(points, cost)
     if as_json:
         _output.print_json({
             "name": study.study_name, **study.user_attrs,
@@ -196,15 +196,16 @@ def _show(study: Any, as_json: bool) -> None:
         reasons = [point.error for point in points if point.error]
         _output.summary("empty", reasons[0] if reasons else "no trial is complete")
         return
-    heads = [">trial", ">valid nRMSE", ">train s", ">params", "values"]
+    heads = [">trial", ">nRMSE", ">train s", ">TFLOP", ">params", "values"]
     _output.print_table("Best", heads, [_cells(point) for point in best(points, _SHOWN)])
-    title = "Accuracy against training time: no other is better in both"
+    title = f"Pareto front: no other is better in both nRMSE and {cost}"
     _output.print_table(title, heads, [_cells(point) for point in front])
 
 
 def _cells(point: Any) -> list[str]:
     error = "–" if point.valid_nrmse is None else f"{point.valid_nrmse:.4g}"
     return [
-        str(point.number), error, f"{point.train_seconds:.3g}", f"{point.num_parameters:,}",
+        str(point.number), error, f"{point.train_seconds:.3g}",
+        f"{point.train_flops / 1e12:.3g}", f"{point.num_parameters:,}",
         _values(point.values),
     ]  # fmt: skip

@@ -41,7 +41,8 @@ Told = Callable[[FrozenTrial], None]
 HEARTBEAT_S, GRACE_S, RETRIES = 30, 120, 2
 _LOCK_WAIT_S = 60
 _PERCENT = 100
-_ERROR, _RUN, _SPACE, _CONFIG = "error", "run", "space", "config"
+SPACE = "space"
+_ERROR, _RUN, _CONFIG = "error", "run", "config"
 _ERROR_KEY, _JUDGED = "valid_nrmse", ("operator", "steady_prior")
 _CAUGHT = (UsageError, GateError, DivergedError, torch.OutOfMemoryError)
 
@@ -102,11 +103,11 @@ def open_study(sweep: Sweep, worker: int = 0) -> optuna.Study:
             load_if_exists=True,
         )
         study.sampler = _sampler(sweep.space, worker, len(study.get_trials(deepcopy=False)))
-    known = study.user_attrs.get(_SPACE)
+    known = study.user_attrs.get(SPACE)
     content = {"parameters": sweep.space.model_dump(mode="json")["parameters"],
                "objectives": list(sweep.space.objectives)}  # fmt: skip
     if known is None:
-        study.set_user_attr(_SPACE, content)
+        study.set_user_attr(SPACE, content)
         study.set_user_attr(_CONFIG, {"config": sweep.config, "overrides": list(sweep.overrides)})
     elif known != content:
         raise UsageError(

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 import torch
@@ -15,9 +15,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ups.config.loading import load_experiment
 from ups.errors import CheckpointError, UpsError
-from ups.pipeline.sweep import Progress, Sweep, Told, open_study, work
+from ups.pipeline.sweep import SPACE, Progress, Sweep, Told, open_study, work
 from ups.training.session import open_session
 
+Cost = Literal["train_seconds", "train_flops", "num_parameters"]
 _DEATHS_EACH = 3
 _POLL_S = 0.2
 
@@ -185,22 +186,31 @@ def best(points: Sequence[Point], number: int) -> list[Point]:
     return sorted(complete, key=lambda point: point.objectives[0])[:number]
 
 
-def pareto(points: Sequence[Point]) -> list[Point]:
-    """Complete trials that no other one beats or equals in both error and training time.
+def pareto(points: Sequence[Point], cost: Cost = "train_flops") -> list[Point]:
+    """Complete trials that no other one beats or equals in both error and cost.
 
+    Args:
+        cost: Operations do not depend on what else the machine does; seconds do.
     Returns:
         The most accurate one first, the cheapest one last.
     """
     known = [
-        (point.valid_nrmse, point.train_seconds, point)
+        (point.valid_nrmse, float(paid), point)
         for point in points
-        if point.valid_nrmse is not None and point.train_seconds is not None
+        if point.valid_nrmse is not None and (paid := getattr(point, cost)) is not None
     ]
     known.sort(key=lambda item: item[:2])
     front: list[Point] = []
     least = float("inf")
-    for _, seconds, point in known:
-        if seconds < least:
+    for _, paid, point in known:
+        if paid < least:
             front.append(point)
-            least = seconds
+            least = paid
     return front
+
+
+def cost_of_front(study: optuna.Study) -> Cost:
+    """What the front is drawn against: the objective beside the error, else operations."""
+    objectives = study.user_attrs.get(SPACE, {}).get("objectives", [])
+    known: tuple[Cost, ...] = ("train_seconds", "num_parameters")
+    return next((one for one in known if one in objectives), "train_flops")
