@@ -17,6 +17,13 @@ class UpsGroup(TyperGroup):
     A traceback means a bug in ups; UPS_DEBUG=1 keeps it for every error.
     """
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Commands may have two words: `ups eval export RUN` beside `ups eval RUN`."""
+        words = " ".join(args[:2])
+        if words in self.commands:
+            return words, self.commands[words], args[2:]
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)

@@ -7,7 +7,25 @@ from typing import Annotated
 import typer
 
 import ups
-from ups.cli import cache, config, data, doctor, evaluate, leaderboard, quickstart, runs, train
+from ups.cli import (
+    ablate,
+    benchmark,
+    cache,
+    config,
+    data,
+    doctor,
+    evaluate,
+    export,
+    leaderboard,
+    pipeline,
+    promote,
+    quickstart,
+    report,
+    reproduce,
+    runs,
+    sweep,
+    train,
+)
 from ups.cli._app import UpsGroup
 
 app = typer.Typer(
@@ -25,6 +43,21 @@ app.add_typer(data.app, name="data")
 app.command("train", short_help="Train codec and operator.")(train.train)
 app.add_typer(cache.app, name="cache")
 app.command("eval", short_help="Judge a run by rollout in physical space.")(evaluate.evaluate)
+app.command("eval export", short_help="Write a run as programs that run without ups.")(
+    export.export
+)
+app.command("report", short_help="Write the page of a run: pictures, tables, how to rerun.")(
+    report.report
+)
+app.command("benchmark", short_help="Configs and baselines under one budget.")(benchmark.benchmark)
+app.command("sweep", short_help="Search a space of configs.")(sweep.sweep)
+app.command("sweep show", short_help="Show the best trials of a sweep.")(sweep.show)
+app.command("ablate", short_help="What each part of a config is worth.")(ablate.ablate)
+app.command("pipeline", short_help="From a config to a champion, resumable.")(pipeline.pipeline)
+app.command("promote", short_help="Make a run the champion of a benchmark.")(promote.promote)
+app.command("reproduce", short_help="Make a leaderboard entry again, from it alone.")(
+    reproduce.reproduce
+)
 app.add_typer(runs.app, name="runs")
 app.add_typer(leaderboard.app, name="leaderboard")
 app.add_typer(config.app, name="config")
