@@ -23,9 +23,6 @@ from ups.physics.grids import UniformGrid
 from ups.physics.norms import relative, root
 from ups.physics.residuals import EvaluatedBalance, Residual
 
-RESOLVED = 0.5
-"""Largest residual of the truth, over the largest term, at which frames still say something."""
-
 _MOST, _LEAST = 256, 4
 _VALUES = 2**24
 _VALUES_AT_ONCE = 2**20
@@ -140,12 +137,14 @@ class EquationResidual:
 
 
 def _relative_to(found: list[EvaluatedBalance], truth: list[EvaluatedBalance]) -> PerFrame:
-    squares = [
-        relative(
-            one.total.square().flatten(2).mean(2).double(), true.largest[:, None].double()
-        ).square()
-        for one, true in zip(found, truth, strict=True)
-    ]
+    """Of all frames that every balance has; one without a rate has a frame more at each end."""
+    kept = min(one.total.shape[1] for one in found)
+    squares = []
+    for one, true in zip(found, truth, strict=True):
+        first = (one.total.shape[1] - kept + 1) // 2
+        total = one.total[:, first : first + kept].square().flatten(2).mean(2).double()
+        largest = true.largest[:, None].double().expand_as(total)
+        squares.append(relative(total, largest).square())
     return root(torch.stack(squares).mean(0))
 
 

@@ -80,7 +80,7 @@ class Conservation:
 
         def gap(fields: Fields) -> PerFrame:
             change = (_mean(self.density(fields), weights) - before).square().sum(-1)
-            return relative(change, scale)
+            return relative(change, scale.expand_as(change))
 
         return gap(batch.prediction), gap(batch.reference)
 

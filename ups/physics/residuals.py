@@ -85,7 +85,7 @@ class Residual:
     ) -> list[EvaluatedBalance]:
         """Each balance in every cell, of all frames but the first and the last.
 
-        Of two frames: between them. A steady equation keeps all frames.
+        Of two frames: between them. A balance without a rate keeps all frames.
 
         Args:
             fields: Frames `dt` apart, physical units.
