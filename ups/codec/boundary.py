@@ -41,7 +41,12 @@ def boundary_moments(
 
 
 def inside(cloud: Cloud, grid: AnchorGrid) -> Float[Tensor, "sample anchor"]:
-    """Winding number of the boundary around every anchor, within [0, 1]: 1 inside, 0 outside.
+    """`inside_at` the anchors: 1 inside, 0 outside."""
+    return inside_at(cloud, grid.centres().to(cloud.coords))
+
+
+def inside_at(cloud: Cloud, points: Float[Tensor, "point dim"]) -> Float[Tensor, "sample point"]:
+    """Winding number of the boundary around every point, within [0, 1]: 1 inside, 0 outside.
 
     By Gauss' theorem the flux of a point source through the boundary is all of it or none.
 
@@ -49,14 +54,13 @@ def inside(cloud: Cloud, grid: AnchorGrid) -> Float[Tensor, "sample anchor"]:
         Barill et al., Fast winding numbers for soups and clouds, ACM Trans. Graph. 37 (2018).
     """
     assert cloud.normals is not None
-    dims = grid.num_dims
+    dims = points.shape[1]
     full = {1: 2.0, 2: 2 * math.pi, 3: 4 * math.pi}[dims]
-    centres = grid.centres().to(cloud.coords)
     length = cloud.normals.norm(dim=-1)
-    found = cloud.coords.new_zeros(cloud.num_samples, len(centres))
+    found = cloud.coords.new_zeros(cloud.num_samples, len(points))
     for sample in range(cloud.num_samples):
         own = (cloud.sample == sample) & (length > 0)
-        away = cloud.coords[own] - centres[:, None]
+        away = cloud.coords[own] - points[:, None]
         # A node stands for its piece of boundary: nearer than half of that there is no point.
         nearest = length[own] ** (1 / (dims - 1)) / 2 if dims > 1 else torch.zeros_like(length[own])
         distance = torch.maximum(away.norm(dim=-1), nearest).clamp(min=1e-12)

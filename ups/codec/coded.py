@@ -226,18 +226,9 @@ class CodedPoints:
         rows = [int(row) for row in members]
         return [
             self._carried(one, row, list(frames)) if self.store.moves(row)
-            else self._at(one, _copied(self.store.coords(row)))
+            else _at(self.codec, one, _copied(self.store.coords(row)).to(self._device))
             for one, row in zip(tokens, rows, strict=True)
         ]  # fmt: skip
-
-    def _at(
-        self, tokens: Float[Tensor, "time tokens dim"], coords: Float[Tensor, "node axis"]
-    ) -> Float[Tensor, "time node channel"]:
-        """Fields of all frames at the same places."""
-        times, nodes = len(tokens), len(coords)
-        sample = torch.arange(times, device=self._device).repeat_interleave(nodes)
-        places = coords.to(self._device).repeat(times, 1)
-        return self.codec.decode(tokens, places, sample).unflatten(0, (times, nodes))
 
     def _carried(
         self, tokens: Float[Tensor, "time tokens dim"], row: int, frames: list[int]
@@ -254,24 +245,53 @@ class CodedPoints:
         places = _copied(self.store.coords(row, slice(start, start + 1))[0])
         values = _copied(self.store.fields(row, slice(start, start + 1))[0])
         places, values = places.to(self._device), values.to(self._device)
-        found = []
-        for state in tokens:
-            now = values[:, self._velocity]
-            ahead = self._at(state[None], self._inside(places + dt * now))[0]
-            places = self._inside(places + dt / 2 * (now + ahead[:, self._velocity]))
-            values = self._at(state[None], places)[0]
-            found.append(values)
-        return torch.stack(found)
-
-    def _inside(self, places: Float[Tensor, "node axis"]) -> Float[Tensor, "node axis"]:
-        """Around periodic axes, and not beyond the others."""
-        low, high = torch.tensor(self.store.metadata.bounds, dtype=places.dtype).T.to(places)
-        wraps = torch.tensor(self.store.metadata.periodic, device=places.device)
-        around = low + torch.remainder(places - low, high - low)
-        return torch.where(wraps, around, places.clamp(low, high))
+        return carried(self.codec, tokens, places, values, self._velocity, dt)[1]
 
     def reference(self, members: Array, frames: Sequence[int]) -> list[Tensor]:
         return [torch.from_numpy(self.store.fields(int(row))[list(frames)]) for row in members]
+
+
+def carried(
+    codec: PointCodec,
+    tokens: Float[Tensor, "time tokens dim"],
+    places: Float[Tensor, "node axis"],
+    values: Float[Tensor, "node channel"],
+    velocity: Sequence[int],
+    dt: float,
+) -> tuple[Float[Tensor, "time node axis"], Float[Tensor, "time node channel"]]:
+    """Nodes carried along by the trapezoidal rule in decoded velocities, and fields where they are.
+
+    Args:
+        tokens: Of frames that are `dt` apart.
+        places, values: One frame before the first.
+        velocity: Channels that move nodes, one for each axis.
+    """
+    positions, fields = [], []
+    for state in tokens:
+        now = values[:, velocity]
+        ahead = _at(codec, state[None], _inside(codec, places + dt * now))[0]
+        places = _inside(codec, places + dt / 2 * (now + ahead[:, velocity]))
+        values = _at(codec, state[None], places)[0]
+        positions.append(places)
+        fields.append(values)
+    return torch.stack(positions), torch.stack(fields)
+
+
+def _at(
+    codec: PointCodec, tokens: Float[Tensor, "time tokens dim"], coords: Float[Tensor, "node axis"]
+) -> Float[Tensor, "time node channel"]:
+    """Fields of all frames at the same places."""
+    times, nodes = len(tokens), len(coords)
+    sample = torch.arange(times, device=coords.device).repeat_interleave(nodes)
+    return codec.decode(tokens, coords.repeat(times, 1), sample).unflatten(0, (times, nodes))
+
+
+def _inside(codec: PointCodec, places: Float[Tensor, "node axis"]) -> Float[Tensor, "node axis"]:
+    """Around periodic axes, and not beyond the others."""
+    low, high = torch.tensor(codec.geometry.bounds, dtype=places.dtype).T.to(places)
+    wraps = torch.tensor(codec.geometry.periodic, device=places.device)
+    around = low + torch.remainder(places - low, high - low)
+    return torch.where(wraps, around, places.clamp(low, high))
 
 
 def _copied(values: Array) -> Tensor:
