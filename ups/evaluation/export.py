@@ -171,7 +171,7 @@ def _checked(surrogate: Surrogate, programs: Sequence[Program], folder: Path) ->
     return largest
 
 
-def _example(surrogate: Surrogate, programs: tuple[Program, ...], number: int) -> dict[str, Tensor]:
+def _example(surrogate: Surrogate, programs: Sequence[Program], number: int) -> dict[str, Tensor]:
     """States, parameters and whatever else is given, all of the size that training data have."""
     codec, layout = surrogate.codec, surrogate.layout
     generator = seeded(number)
