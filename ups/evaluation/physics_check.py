@@ -43,7 +43,7 @@ from ups.physics.table import why_no_residual
 from ups.registry import DatasetCard
 
 MARGIN = 2.0
-"""How many times as much as the truth a prediction may miss a requirement."""
+"""How many times as much as the worst true trajectory predictions may miss a requirement."""
 
 MEANINGFUL = 0.5
 """A requirement that the truth itself misses by more than this is not asked of predictions."""
@@ -135,9 +135,10 @@ class PhysicsObserver:
     """Judges predictions and truth alike by the same measures; the truth sets the tolerance.
 
     The number of a measure is the RMS over predicted frames, mean over trajectories. What is
-    tolerated is `MARGIN` times the truth's own number plus the measure's allowance, so the truth
-    itself always passes. A requirement is absent where the truth's own number is above
-    `MEANINGFUL`: an equation that stored frames are too far apart for, for example.
+    tolerated is `MARGIN` times the number of the worst true trajectory plus the measure's
+    allowance, so the truth itself always passes, and predictions within what true trajectories
+    show do too. A requirement is absent where the truth's own number is above `MEANINGFUL`: an
+    equation that stored frames are too far apart for, for example.
 
     Args:
         absent: Requirements that cannot be judged, and why.
@@ -184,14 +185,13 @@ class PhysicsObserver:
         if not own <= MEANINGFUL:
             return {"absent": f"the truth itself misses it by {own:.2g}: stored frames do not "
                               "resolve it, or the data do not obey it"}  # fmt: skip
-        value = float(ours.mean())
-        steps = truth.shape[1]
+        value, steps = float(ours.mean()), truth.shape[1]
         return {
             "what": measure.what,
             "prediction": value,
             "reference": own,
             "ratio": value / own if own > ROUNDING else None,
-            "tolerance": MARGIN * own + measure.allowance,
+            "tolerance": MARGIN * float(true.max()) + measure.allowance,
             "allowance": measure.allowance,
             "margin": MARGIN,
             "num_trajectories": len(ours),
@@ -222,7 +222,8 @@ def _gate(measure: Measure, entry: Mapping[str, Any]) -> Gate:
         kind="physics",
         passed=passed,
         detail=f"{measure.name}: {measure.what} is {shown}, {'within' if passed else 'above'} the "
-        f"tolerance of {limit:.3g} (the truth's own is {entry['reference']:.3g})",
+        f"tolerance of {limit:.3g} (the truth's own is {entry['reference']:.3g}, at worst "
+        f"{entry['spread']['reference']['max']:.3g})",
         value=value if finite else None,
         limit=limit,
     )
