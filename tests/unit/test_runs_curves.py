@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ups.evaluation.run_curves import _running_mean, plot_runs
+from ups.evaluation.reporting.run_curves import _running_mean, plot_runs
 from ups.runs.history import Curve
 
 

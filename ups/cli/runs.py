@@ -99,7 +99,7 @@ def plot(
     curves = _curves(folders, metric, timed=over is Over.time)
     for name, own in curves.items():
         _runs_text.print_curves(name, own)
-    from ups.evaluation.run_curves import plot_runs
+    from ups.evaluation.reporting.run_curves import plot_runs
 
     path = out or _runs_text.default_picture(folders)
     plot_runs(path, curves, over=over.value, log_x=log_x)

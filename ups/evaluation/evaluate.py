@@ -21,6 +21,7 @@ from ups.evaluation.accumulator import MetricAccumulator, Metrics
 from ups.evaluation.context import Context
 from ups.evaluation.gates import Gate
 from ups.evaluation.observers import Observer
+from ups.evaluation.provenance import data_section
 from ups.evaluation.report import OWN, Report, Row, write_report
 from ups.evaluation.rollout import Batch
 from ups.evaluation.unseen import Store
@@ -95,7 +96,7 @@ def evaluate(
         trajectories=tuple(members.tolist()),
         environment={**runs.environment(), "device": str(context.device)},
     )
-    report = report.extended(one.result() for one in observers)
+    report = report.extended((*(one.result() for one in observers), data_section(context)))
     if context.protocol_name == OWN:  # the config's limits are for its own protocol
         report = report.with_gates(accuracy_gates(report, context.settings.gates))
     examples = tuple(_examples(context, metrics[MODEL]))
@@ -186,9 +187,9 @@ def describe_run(context: Context) -> dict[str, Any]:
 
 
 def _examples(context: Context, metrics: Metrics) -> Iterator[Example]:
-    """The median and the worst trajectory; once where they are the same."""
+    """The median, the worst and the best trajectory; once where they are the same."""
     labels = {metrics.trajectory_at(quantile): label
-              for quantile, label in ((1.0, "worst"), (0.5, "median"))}  # fmt: skip
+              for quantile, label in ((0.0, "best"), (1.0, "worst"), (0.5, "median"))}  # fmt: skip
     for position, label in reversed(labels.items()):
         error = float(metrics.per_trajectory["nrmse"][position])
         chosen = context.members[position : position + 1]

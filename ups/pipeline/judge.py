@@ -16,12 +16,12 @@ from ups.crew import Crew
 from ups.errors import UsageError
 from ups.evaluation.context import Context, open_context
 from ups.evaluation.evaluate import Evaluation, evaluate
-from ups.evaluation.pictures import pictures_folder, write_pictures
 from ups.evaluation.protocols import find_protocol
 from ups.evaluation.report import OWN, Report, write_report
+from ups.evaluation.reporting.examples import save_examples
 from ups.evaluation.sections import observers_for, sections_of
+from ups.pipeline.pages import publish
 from ups.registry import load_card
-from ups.training.tracking import log_report, open_tracking
 
 Progress = Callable[[str, int, int, str], None]
 CUSTOM = "custom"
@@ -91,7 +91,10 @@ def judge(
             judged = _judged(context, request, label, progress, crew)
             if judged is not None:
                 found.append(judged)
-    return found
+    if request.brief or not found:
+        return found
+    page = publish(run)
+    return [replace(one, page=page) for one in found]
 
 
 def _contexts(
@@ -147,21 +150,9 @@ def _judged(
         report = report.extended(sections_of(context, report))
         write_report(report, context.run)
     result = replace(result, report=report)
-    page = None if request.brief else publish(result, context.run)
-    return Judged(result, report, page)
-
-
-def publish(result: Evaluation, run: Path) -> Path:
-    """Draw an evaluation, write its page, and tell the trackers that the run was trained with.
-
-    Returns:
-        The page.
-    """
-    page = write_pictures(result, run)
-    pictures = sorted(pictures_folder(result, run).glob("*.png"))
-    with open_tracking(run, runs.run_experiment_of(run), resume=True) as tracking:
-        log_report(tracking, result.report.to_dict(), pictures)
-    return page
+    if not request.brief:
+        save_examples(result)
+    return Judged(result, report, page=None)
 
 
 def own_reports(found: Sequence[Judged]) -> list[Report]:

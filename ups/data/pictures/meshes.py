@@ -110,5 +110,10 @@ def _triangles(scene: Scene) -> tuple[Array, Array]:
     corners = cells.shape[1]
     sides = np.concatenate([cells[:, [i, (i + 1) % corners]] for i in range(corners)])
     sides = np.unique(np.sort(sides, axis=1), axis=0)
-    halves = [cells[:, :3]] if corners == 3 else [cells[:, :3], cells[:, [0, 2, 3]]]
-    return np.concatenate(halves), sides
+    return triangles_of(cells), sides
+
+
+def triangles_of(cells: Array) -> Array:
+    """Triangles as they are, quadrilaterals cut into two: (triangle, 3)."""
+    halves = [cells[:, :3]] if cells.shape[1] == 3 else [cells[:, :3], cells[:, [0, 2, 3]]]
+    return np.concatenate(halves)

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ups.data.points import PointStore
-
 Array = npt.NDArray[Any]
 _PIXELS = 160
 _OVERHANG, _DOT = 0.75, 0.35
@@ -43,21 +41,23 @@ class Raster:
         return (len(values), *self.nearest.shape[1:])
 
 
-def raster_of(store: PointStore, trajectory: int, frames: Sequence[int]) -> Raster:
-    """The nodes of a trajectory as they are in the stored frames.
+def raster_of(
+    places: Sequence[Array],
+    bounds: Sequence[tuple[float, float]],
+    periodic: Sequence[bool],
+    *,
+    is_mesh: bool,
+) -> Raster:
+    """The nodes of a trajectory at one time, or at each of several.
 
     In three dimensions the picture is the central plane of the third axis, one pixel thick.
+
+    Args:
+        places: (node, dim) at each time.
+        is_mesh: Whether the space between nodes is theirs; particles leave it empty.
     """
-    meta = store.metadata
-    pixels = _pixels(meta.bounds)
-    if not store.moves(trajectory):
-        places = [store.coords(trajectory)]
-    else:
-        places = [store.coords(trajectory, slice(frame, frame + 1))[0] for frame in frames]
-    found = [
-        _nearest(one, pixels, meta.bounds, meta.periodic, is_mesh=store.kind == "mesh")
-        for one in places
-    ]
+    pixels = _pixels(bounds)
+    found = [_nearest(one, pixels, bounds, periodic, is_mesh=is_mesh) for one in places]
     nearest, inside = zip(*found, strict=True)
     return Raster(np.stack(nearest), np.stack(inside))
 

@@ -1,0 +1,1 @@
+"""Pages and pictures of evaluations, made from a run's files alone: no model is needed."""
