@@ -56,7 +56,7 @@ class Distribution(Config):
         return self
 
     @property
-    def ends(self) -> tuple[float, float]:
+    def ends(self) -> tuple[int | float, int | float]:
         """Smallest and largest number."""
         found = self.uniform or self.log_uniform or self.integers or self.log_integers
         if found is None:
