@@ -35,10 +35,10 @@ class Comparison:
     first: str
     second: str
     means: tuple[float, float] | None
-    difference: float | None
-    low: float | None
-    high: float | None
-    won: float
+    difference: int | float | None
+    low: int | float | None
+    high: int | float | None
+    won: int | float
     trajectories: int
     blown_up: tuple[int, int]
     is_real: bool | None

@@ -26,7 +26,7 @@ class Measure:
     metric: str = HEADLINE
     statistic: str = MEAN
 
-    def badness(self, value: float | None) -> float:
+    def badness(self, value: int | float | None) -> float:
         """What to sort by, best first; infinite where there is no number."""
         if value is None:
             return math.inf
@@ -62,15 +62,15 @@ class Line:
     kind: str
     model: str
     task: str
-    value: float | None
-    low: float | None
-    high: float | None
-    statistics: Mapping[str, float | None]
-    nrmse_mean: float | None
-    relative_l2: float | None
-    vrmse: float | None
-    vs_persistence: float | None
-    seconds_per_step: float | None
+    value: int | float | None
+    low: int | float | None
+    high: int | float | None
+    statistics: Mapping[str, int | float | None]
+    nrmse_mean: int | float | None
+    relative_l2: int | float | None
+    vrmse: int | float | None
+    vs_persistence: int | float | None
+    seconds_per_step: int | float | None
     num_parameters: int | None
     seed: int | None
     date: str
@@ -85,10 +85,10 @@ class Line:
     protocol_name: str
     unranked: str = ""
     missed: tuple[str, ...] = ()
-    train_hours: float | None = None
+    train_hours: int | float | None = None
     train_device: str = ""
-    latency_seconds: float | None = None
-    trajectories_per_second: float | None = None
+    latency_seconds: int | float | None = None
+    trajectories_per_second: int | float | None = None
     peak_memory_bytes: int | None = None
     device: str = ""
     members: tuple[str, ...] = ()
@@ -111,7 +111,7 @@ def lines_of(entry: Entry, measure: Measure, superseded_by: str = "") -> list[Li
 
 
 def _line(
-    entry: Entry, row: Row, measure: Measure, floor: float | None, superseded_by: str
+    entry: Entry, row: Row, measure: Measure, floor: int | float | None, superseded_by: str
 ) -> Line:
     run, mean = entry.run, row.value(HEADLINE)
     low, high = row.intervals.get(measure.metric, {}).get(measure.statistic, (None, None))
@@ -166,7 +166,7 @@ def _cost(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _unranked(entry: Entry, value: float | None, superseded_by: str) -> str:
+def _unranked(entry: Entry, value: int | float | None, superseded_by: str) -> str:
     if superseded_by:
         return f"superseded by {superseded_by[:8]}"
     if entry.disqualified_by:
@@ -247,7 +247,7 @@ _AVERAGED = (
 )  # fmt: skip
 
 
-def mean_of(values: Sequence[float | None]) -> float | None:
+def mean_of(values: Sequence[int | float | None]) -> int | float | None:
     """None where one of the numbers is missing: a mean of the others would flatter."""
     known = [value for value in values if value is not None]
     return fmean(known) if known and len(known) == len(values) else None

@@ -23,7 +23,7 @@ class Cell:
     """
 
     html: str
-    value: float | str | None = None
+    value: int | float | str | None = None
     kind: str = "number"
 
 

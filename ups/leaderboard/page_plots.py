@@ -10,7 +10,9 @@ from ups.leaderboard.svg import Axis, Point, legend, scatter
 from ups.leaderboard.table import Ranking
 from ups.leaderboard.wording import digits
 
-_COSTS: tuple[tuple[str, Callable[[Line], float | None], Callable[[float], str]], ...] = (
+_COSTS: tuple[
+    tuple[str, Callable[[Line], int | float | None], Callable[[int | float], str]], ...
+] = (
     ("training time", lambda line: line.train_hours, wording.hours),
     ("parameters", lambda line: line.num_parameters, lambda value: wording.count(round(value))),
     (
@@ -48,7 +50,9 @@ def plots(ranking: Ranking) -> Iterator[str]:
         yield f'<p class="quiet">{notes}</p>'
 
 
-def _point(line: Line, cost: float | None, said: Callable[[float], str]) -> Point | None:
+def _point(
+    line: Line, cost: int | float | None, said: Callable[[int | float], str]
+) -> Point | None:
     if not cost or not line.value or cost < 0 or line.value < 0:
         return None  # not on a logarithmic axis
     return Point(

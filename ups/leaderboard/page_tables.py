@@ -79,15 +79,15 @@ def _cells(line: Line, reports: dict[str, str]) -> list[Cell]:
     ]
 
 
-def _three(value: float) -> str:
+def _three(value: int | float) -> str:
     return digits(value, 3)
 
 
-def _numeric(value: float | None, said: Callable[[float], str]) -> Cell:
+def _numeric(value: int | float | None, said: Callable[[int | float], str]) -> Cell:
     return Cell(said(value) if value is not None else "", _sortable(value))
 
 
-def _sortable(value: float | None) -> float | str:
+def _sortable(value: int | float | None) -> int | float | str:
     return "" if value is None else value
 
 

@@ -30,13 +30,13 @@ class Point:
         hollow: Drawn empty: trained on a CPU.
     """
 
-    x: float
-    y: float
+    x: int | float
+    y: int | float
     label: str
     title: str
     kind: str
-    low: float | None = None
-    high: float | None = None
+    low: int | float | None = None
+    high: int | float | None = None
     hollow: bool = False
 
 
@@ -45,25 +45,29 @@ class Axis:
     """A logarithmic axis: its name, and how a value on it is written."""
 
     name: str
-    said: Callable[[float], str]
+    said: Callable[[int | float], str]
 
 
 @dataclass(frozen=True)
 class _Scale:
     """From the logarithm of values to pixels."""
 
-    low: float
-    high: float
-    start: float
-    end: float
+    low: int | float
+    high: int | float
+    start: int | float
+    end: int | float
 
-    def __call__(self, value: float) -> float:
+    def __call__(self, value: int | float) -> float:
         share = (math.log10(value) - self.low) / (self.high - self.low)
         return self.start + share * (self.end - self.start)
 
 
 def scatter(
-    points: Sequence[Point], x: Axis, y: Axis, kinds: Sequence[str], level: tuple[str, float] | None
+    points: Sequence[Point],
+    x: Axis,
+    y: Axis,
+    kinds: Sequence[str],
+    level: tuple[str, int | float] | None,
 ) -> str:
     """Points on two logarithmic axes, with the front of those that no other one beats in both.
 
@@ -95,7 +99,7 @@ def legend(kinds: Sequence[str]) -> str:
     return f'<ul class="key">{"".join(items)}</ul>'
 
 
-def _scale(values: Sequence[float], start: float, end: float) -> _Scale:
+def _scale(values: Sequence[int | float], start: int | float, end: int | float) -> _Scale:
     """A margin on both sides, and never less than two thirds of a decade."""
     low, high = math.log10(min(values)), math.log10(max(values))
     margin = max(0.08 * (high - low), (0.66 - (high - low)) / 2, 0.05)
@@ -135,7 +139,7 @@ def _axes(across: _Scale, up: _Scale, x: Axis, y: Axis) -> Iterable[str]:
            f"{escape(y.name)}</text>")  # fmt: skip
 
 
-def _level(level: tuple[str, float] | None, up: _Scale, y: Axis) -> Iterable[str]:
+def _level(level: tuple[str, int | float] | None, up: _Scale, y: Axis) -> Iterable[str]:
     """A dotted line with its name; where it lies above the picture, its value alone."""
     if not level:
         return
@@ -182,7 +186,7 @@ def _marks(
 
 
 def _free_place(
-    x: float, y: float, taken: Sequence[tuple[float, float]]
+    x: int | float, y: int | float, taken: Sequence[tuple[float, float]]
 ) -> tuple[float, float] | None:
     """Beside a point where no label stands yet; None where all places are taken."""
     for across, down in _PLACES:
@@ -196,7 +200,15 @@ def _colour(kind: str, kinds: Sequence[str]) -> str:
     return _COLOURS[kinds.index(kind) % len(_COLOURS)]
 
 
-def _mark(kind: str, kinds: Sequence[str], x: float, y: float, size: float, *, hollow: bool) -> str:
+def _mark(
+    kind: str,
+    kinds: Sequence[str],
+    x: int | float,
+    y: int | float,
+    size: int | float,
+    *,
+    hollow: bool,
+) -> str:
     colour = _colour(kind, kinds)
     paint = f'fill="{"#fff" if hollow else colour}" stroke="{colour}" stroke-width="1.6"'
     s = size

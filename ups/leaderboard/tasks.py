@@ -31,10 +31,10 @@ class TaskLine:
     label: str
     kind: str
     tasks: Mapping[str, Line]
-    macro: float | None
-    low: float | None = None
-    high: float | None = None
-    vs_persistence: float | None
+    macro: int | float | None
+    low: int | float | None = None
+    high: int | float | None = None
+    vs_persistence: int | float | None
     unranked: str = ""
 
     def to_dict(self) -> dict[str, Any]:

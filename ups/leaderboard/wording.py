@@ -17,12 +17,12 @@ def metric_name(metric: str) -> str:
     return METRICS.get(metric, metric)
 
 
-def digits(value: float | None, number: int) -> str:
+def digits(value: int | float | None, number: int) -> str:
     """`value` with so many significant digits; a dash where there is none."""
     return DASH if value is None else f"{value:#.{number}g}".rstrip(".")
 
 
-def interval(low: float | None, high: float | None) -> str:
+def interval(low: int | float | None, high: int | float | None) -> str:
     """`0.0119–0.0135`; nothing where there is no interval."""
     return "" if low is None or high is None else f"{digits(low, 3)}{DASH}{digits(high, 3)}"
 
@@ -37,7 +37,7 @@ def count(value: int | None) -> str:
     return str(value)
 
 
-def hours(value: float | None) -> str:
+def hours(value: int | float | None) -> str:
     """`45 s`, `12 min`, `3.4 h`."""
     if value is None:
         return DASH
@@ -47,7 +47,7 @@ def hours(value: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{value:.3g} h"
 
 
-def milliseconds(seconds: float | None) -> str:
+def milliseconds(seconds: int | float | None) -> str:
     """`1.2 ms`."""
     return DASH if seconds is None else f"{1e3 * seconds:.3g} ms"
 

@@ -43,9 +43,9 @@ class Check:
     row: str
     metric: str
     what: str
-    stored: float | None
-    found: float | None
-    deviation: float
+    stored: int | float | None
+    found: int | float | None
+    deviation: int | float
     agrees: bool
 
 
@@ -93,7 +93,7 @@ class Verification:
 def verify(
     entry: Entry,
     *,
-    tolerance: float = TOLERANCE,
+    tolerance: int | float = TOLERANCE,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Verification:
@@ -162,7 +162,7 @@ def _opened(entry: Entry, device: torch.device | str) -> Context:
     return context
 
 
-def _wrong_facts(entry: Entry, context: Context, tolerance: float) -> Iterator[str]:
+def _wrong_facts(entry: Entry, context: Context, tolerance: int | float) -> Iterator[str]:
     """What the entry says of run, protocol, trajectories and training that is not so."""
     said, true = entry.run, describe_run(context)
     keys = _FACTS + (_FACTS_OF_THE_CODE if said.get("version") == ups.__version__ else ())
@@ -212,7 +212,7 @@ def _left_out(entry: Entry, rows: tuple[Row, ...]) -> Iterator[str]:
         yield f"config, written by ups {entry.run.get('version')}"
 
 
-def _checks(stored: Row, found: Row, tolerance: float) -> Iterator[Check]:
+def _checks(stored: Row, found: Row, tolerance: int | float) -> Iterator[Check]:
     again = dict(_numbers(found))
     for key, values in _numbers(stored):
         if key in again and len(again[key]) == len(values):
@@ -224,9 +224,9 @@ def _checks(stored: Row, found: Row, tolerance: float) -> Iterator[Check]:
 def _check(
     row: str,
     key: tuple[str, str],
-    stored: list[float | None],
-    found: list[float | None],
-    tolerance: float,
+    stored: list[int | float | None],
+    found: list[int | float | None],
+    tolerance: int | float,
 ) -> Check:
     """The pair that differs most."""
     pairs = list(zip(stored, found, strict=True))
@@ -235,7 +235,7 @@ def _check(
     return Check(row, *key, *pairs[worst], deviations[worst], deviations[worst] <= tolerance)
 
 
-def _numbers(row: Row) -> Iterator[tuple[tuple[str, str], list[float | None]]]:
+def _numbers(row: Row) -> Iterator[tuple[tuple[str, str], list[int | float | None]]]:
     """(metric, what) -> the numbers of it."""
     for metric, reduced in row.metrics.items():
         for name, value in reduced.items():
@@ -246,7 +246,7 @@ def _numbers(row: Row) -> Iterator[tuple[tuple[str, str], list[float | None]]]:
     for metric, fields in row.per_channel.items():
         for name, value in fields.items():
             yield (metric, f"field {name}"), [value]
-    listed: Mapping[str, Mapping[str, list[float | None]]] = {
+    listed: Mapping[str, Mapping[str, list[int | float | None]]] = {
         "each step": row.per_step, "each trajectory": row.per_trajectory,
     }  # fmt: skip
     for what, curves in listed.items():
@@ -255,14 +255,14 @@ def _numbers(row: Row) -> Iterator[tuple[tuple[str, str], list[float | None]]]:
                 yield (metric, what), values
 
 
-def _deviation(stored: float | None, found: float | None) -> float:
+def _deviation(stored: int | float | None, found: int | float | None) -> float:
     if stored is None or found is None:
         return 0.0 if stored is found else math.inf
     difference = abs(stored - found)
     return 0.0 if difference <= _TINY else difference / max(abs(stored), abs(found))
 
 
-def _close(stored: float, found: float, tolerance: float) -> bool:
+def _close(stored: int | float, found: int | float, tolerance: int | float) -> bool:
     return _deviation(stored, found) <= tolerance
 
 
