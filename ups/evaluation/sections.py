@@ -8,12 +8,13 @@ from ups.evaluation.context import Context
 from ups.evaluation.cost import cost_section
 from ups.evaluation.horizons import long_rollout_section, one_step_section
 from ups.evaluation.observers import Observer
+from ups.evaluation.physics_check import physics_observers
 from ups.evaluation.report import Report, Section
 
 
 def observers_for(context: Context) -> list[Observer]:
     """What looks at the rollouts as they pass."""
-    return []
+    return physics_observers(context)
 
 
 def sections_of(context: Context, report: Report) -> Iterator[Section]:
