@@ -181,7 +181,7 @@ def structure(experiment: Experiment) -> Any:
 def test_every_stage_of_a_shipped_config_trains(path: Path, made: Callable[[str], None]) -> None:
     experiment = reduced(path)
     assert structure(experiment) == structure(load_experiment(path))
-    if experiment.operator.kind in ("fno", "tfno"):
+    if experiment.operator.kind in ("fno", "tfno", "uno"):
         pytest.importorskip("neuralop")
     for task in experiment.data.tasks:
         made(task.dataset)

@@ -21,9 +21,9 @@ from ups.evaluation.context import Context, open_context
 from ups.evaluation.evaluate import persistence_ratio
 from ups.evaluation.gates import Gate
 from ups.evaluation.report import Report, Section
-from ups.training.health_answers import Answers, Outcome, ask, beats_persistence
+from ups.training.health_answers import ASKED, Outcome, ask, beats_persistence
 from ups.training.health_data import check_normalisation, check_splits
-from ups.training.health_model import check_gradients, check_overfitting, session_of_few
+from ups.training.health_model import check_gradients, check_overfitting
 
 NAME = "health"
 _FORMAT = 1
@@ -106,13 +106,12 @@ def _outcomes(context: Context) -> Iterator[Outcome]:
     experiment = context.checkpoint.experiment
     if is_trivial(experiment):
         reason = f"'{experiment.operator.kind}' has learned nothing"
-        for name in ("dead_parameters", "overfits_one_batch", *Answers.GATES):
+        for name in ("dead_parameters", "overfits_one_batch", *ASKED):
             yield Outcome(name, skipped=reason)
     else:
         with torch.random.fork_rng(devices=[]):
-            session = session_of_few(context.checkpoint, context.device)
-            yield check_gradients(session, context.checkpoint)
-            yield check_overfitting(session, context.checkpoint)
+            yield check_gradients(context.checkpoint, context.device)
+            yield check_overfitting(context.checkpoint, context.device)
         yield from ask(context)
     yield check_splits(audit_splits(context.store, context.card))
     yield check_normalisation(context)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ LEAST_RISE = 1.01
 """Error with other trajectories' parameters, over the error with their own."""
 LEAST_SPREAD = 0.05
 """Spread of predictions over inputs, as a share of the truth's."""
+ASKED = ("beats_persistence", "hears_parameters", "not_constant")
+"""The gates of `ask`."""
 _TRAJECTORIES = 8
 _FRAMES = 8
 _TINY = 1e-12
@@ -42,11 +44,9 @@ class Answers:
     """Predictions for some trajectories beside the truth, one tensor (time, point, channel) each.
 
     Attributes:
-        tokens: (trajectory, time, tokens, dim), predicted.
         last: What persistence repeats, (1, point, channel) each.
     """
 
-    GATES: ClassVar[tuple[str, ...]] = ("beats_persistence", "hears_parameters", "not_constant")
     fields: list[Tensor]
     truth: list[Tensor]
     last: list[Tensor]
@@ -118,8 +118,10 @@ def _error(prediction: list[Tensor], truth: list[Tensor]) -> float:
 
 
 def beats_persistence(ratio: float | None) -> Gate:
-    """Args:
-    ratio: Persistence nRMSE / model nRMSE; None where the model's is not finite.
+    """Whether the model's error is the smaller one.
+
+    Args:
+        ratio: Persistence nRMSE / model nRMSE; None where the model's is not finite.
     """
     passed = ratio is not None and ratio > 1
     if ratio is None:

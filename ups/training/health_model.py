@@ -13,9 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from ups.checkpoint import Checkpoint
-from ups.config.stages import OperatorStageConfig, StageName, TrainingConfig, Unroll
+from ups.config.stages import (
+    OperatorStageConfig,
+    StageName,
+    SteadyPriorStageConfig,
+    TrainingConfig,
+    Unroll,
+)
 from ups.evaluation.gates import Gate
 from ups.models.layout import Given
+from ups.models.steady import SteadyPrior
 from ups.training.building import coded_task
 from ups.training.health_answers import Outcome
 from ups.training.optim import build_optimizer, clip, gradients
@@ -91,10 +98,17 @@ class FewTask(LatentTask):
         return self._contexts[split]
 
 
-def session_of_few(checkpoint: Checkpoint, device: torch.device) -> Session:
-    """The checkpoint's experiment with small batches, single steps and nothing random."""
+def session_of_few(checkpoint: Checkpoint, device: torch.device, first_share: float) -> Session:
+    """The checkpoint's experiment with small batches, single steps and nothing random.
+
+    Args:
+        first_share: Of samples that train a prior's prediction, not its refinements.
+    """
     experiment = checkpoint.experiment
-    stages = {str(name): _small(getattr(experiment.stages, name)) for name in _STAGES.values()}
+    stages = {
+        str(name): _small(getattr(experiment.stages, name), first_share)
+        for name in _STAGES.values()
+    }
     few = experiment.model_copy(
         update={
             "stages": experiment.stages.model_copy(update=stages),
@@ -105,10 +119,12 @@ def session_of_few(checkpoint: Checkpoint, device: torch.device) -> Session:
     return open_session(few, device=device)
 
 
-def _small(config: TrainingConfig) -> TrainingConfig:
+def _small(config: TrainingConfig, first_share: float) -> TrainingConfig:
     changes: dict[str, Any] = {"batch_size": BATCH, "accumulate": 1, "epochs": None}
     if isinstance(config, OperatorStageConfig):
         changes |= {"unroll": (Unroll(start=0, steps=1),), "curriculum": (), "max_stride": 1}
+    if isinstance(config, SteadyPriorStageConfig):
+        changes["first_share"] = first_share
     return config.model_copy(update=changes)
 
 
@@ -127,8 +143,12 @@ def few_tasks(session: Session, checkpoint: Checkpoint, *, is_varied: bool) -> l
     ]
 
 
-def check_gradients(session: Session, checkpoint: Checkpoint) -> Outcome:
-    """Whether a gradient reaches every weight of every module that the checkpoint holds."""
+def check_gradients(checkpoint: Checkpoint, device: torch.device) -> Outcome:
+    """Whether a gradient reaches every weight of every module that the checkpoint holds.
+
+    A prior that only predicts has no use for the gate of its refinements, which is left out.
+    """
+    session = session_of_few(checkpoint, device, 0.5)
     tasks = few_tasks(session, checkpoint, is_varied=True)
     dead: list[str] = []
     count = 0
@@ -136,9 +156,13 @@ def check_gradients(session: Session, checkpoint: Checkpoint) -> Outcome:
         stage = stage_on(session, _STAGES[name], tasks, checkpoint.modules, _no_checkpoint)
         stage.trainable.load_state_dict(module.state_dict())
         stage.trainable.requires_grad_(True)
+        if isinstance(module, SteadyPrior) and module.config.refinement_steps == 1:
+            for port in stage.trainable.get_submodule("ports").children():
+                port.get_submodule("gate").requires_grad_(False)
         _accumulate(stage, len(tasks))
-        count += sum(1 for _ in stage.trainable.parameters())
-        dead += [f"{name}.{one}" for one in dead_parameters(stage.trainable)]
+        found = dead_parameters(stage.trainable)
+        count += sum(weight.requires_grad for weight in stage.trainable.parameters())
+        dead += [f"{name}.{one}" for one in found]
     if dead:
         detail = f"no gradient reaches {len(dead)} of {count} weights: {_blocks(dead)}"
     else:
@@ -163,6 +187,7 @@ def dead_parameters(module: nn.Module) -> list[str]:
     norms = {
         name: 0.0 if weight.grad is None else float(weight.grad.norm())
         for name, weight in module.named_parameters()
+        if weight.requires_grad
     }
     finite = [norm for norm in norms.values() if np.isfinite(norm)]
     least = _DEAD * max(finite, default=0.0)
@@ -176,8 +201,9 @@ def _blocks(names: Sequence[str]) -> str:
     return listed + (f" and {len(found) - 4} more" if len(found) > 4 else "")
 
 
-def check_overfitting(session: Session, checkpoint: Checkpoint) -> Outcome:
+def check_overfitting(checkpoint: Checkpoint, device: torch.device) -> Outcome:
     """Whether a new model of the config learns one batch of the loss that it was trained with."""
+    session = session_of_few(checkpoint, device, 1.0)
     name = "operator" if "operator" in checkpoint.modules else "prior"
     tasks = few_tasks(session, checkpoint, is_varied=False)
     own = [task for task in tasks if name == "operator" or task.layout.is_steady]

@@ -63,6 +63,12 @@ def test_the_fno_in_one_dimension_is_the_one_that_was_tuned():
     assert (operator.padding, operator.wrapper, optimizer.lr) == (0.0, False, 8e-3)
 
 
+@pytest.mark.parametrize("model", get_args(Network))
+def test_shipped_configs_have_the_operators_of_the_recipe(model):
+    assert load_experiment(f"{model}1d").operator == of(model).operator
+    assert load_experiment(f"{model}2d").operator == of(model, domain=SQUARE).operator
+
+
 def test_walls_are_padded_or_fitted():
     assert of("fno", domain=SQUARE).operator.padding > 0
     assert of("uno", domain=SQUARE).operator.padding > 0
