@@ -161,7 +161,7 @@ def forecasts(ensemble: Ensemble, trajectories: Array) -> Iterator[Forecast]:
             found = Forecast(int(row))
             began = clock(first.device)
             found.parts.extend(
-                _parts(ensemble, row, point[index], [tokens[:, index] for tokens in members])
+                _parts(ensemble, int(row), point[index], [tokens[:, index] for tokens in members])
             )
             found.seconds = shared + clock(first.device) - began
             yield found
@@ -194,7 +194,7 @@ def _parts(
     coded, rows = context.coded, np.array([row])
     frames = range(coded.num_frames)[context.horizon.frames]
     together = len(frames)
-    if isinstance(coded.store, TrajectoryStore) or not coded.store.moves(int(row)):
+    if isinstance(coded.store, TrajectoryStore) or not coded.store.moves(row):
         per_frame = coded.reference(rows, frames[:1])[0].numel() * ensemble.size
         together = max(1, _BLOCK // per_frame)
     for start in range(0, len(frames), together):

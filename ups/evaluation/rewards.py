@@ -19,7 +19,7 @@ from torch import Tensor
 from ups.codec.coded import CodedGrid
 from ups.errors import UsageError
 from ups.evaluation.context import Context
-from ups.evaluation.physics_grid import RESOLVED, grid_of
+from ups.evaluation.physics_grid import grid_of
 from ups.evaluation.rollout import predicted_tokens
 from ups.physics.measures import Measures
 from ups.physics.norms import ROUNDING, mean_square, relative, root
@@ -27,6 +27,8 @@ from ups.physics.table import equation_of
 
 Window = Float[Tensor, "batch time *space channel"]
 SMOOTHNESS = "smoothness"
+RESOLVED = 0.5
+"""Largest residual of true frames, over the largest term, at which a residual says something."""
 TRAJECTORIES, STARTS = 16, 8
 """Of the validation split, and windows of each, that set the units of the penalties."""
 
@@ -213,7 +215,9 @@ def _frames(context: Context, row: int) -> tuple[Tensor, Tensor]:
     return one, two
 
 
-def _windows(frames: Float[Tensor, "time *space channel"], length: int) -> Window:
+def _windows(
+    frames: Float[Tensor, "frame *space channel"], length: int
+) -> Float[Tensor, "window time *space channel"]:
     """Some windows of consecutive frames, evenly spaced; shorter where there are too few."""
     last = max(len(frames) - length, 0)
     starts = sorted(set(np.linspace(0, last, STARTS).round().astype(int).tolist()))

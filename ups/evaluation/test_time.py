@@ -74,7 +74,8 @@ def ttc_section(
     found: list[Found] = []
     names = ("plain", "chosen")
     sums = {name: _accumulator(context) for name in names}
-    for one, row in zip(searched(context, rows, rewards, plan, seed), rows, strict=True):
+    rollouts = searched(context, rows, rewards, plan, seed)
+    for one, row in zip(rollouts, rows.tolist(), strict=True):
         found.append(one)
         plain = next(context.predict(np.array([row]), batch_size=1))
         sums["plain"].update(plain.prediction, plain.reference)
@@ -105,7 +106,7 @@ def searched(
     surrogate, coded, horizon = context.surrogate, context.coded, context.horizon
     first = max(0, horizon.history - max(surrogate.history, SEEN))
     frames = range(first * horizon.stride, horizon.first + 1, horizon.stride)
-    for row in rows:
+    for row in rows.tolist():
         chosen = np.array([row])
         history = coded.encode(chosen, frames)
         given = surrogate.given(
@@ -114,10 +115,10 @@ def searched(
         start = decoded(context, row, history[0, -1:])[0]
         yield Search(
             surrogate,
-            decode=partial(_decode, context, int(row)),
-            score=partial(rewards.score, start, problem=problem_of(context, int(row))),
+            decode=partial(_decode, context, row),
+            score=partial(rewards.score, start, problem=problem_of(context, row)),
             plan=plan,
-            generator=seeded(_STREAM, seed, int(row)),
+            generator=seeded(_STREAM, seed, row),
         ).run(history, given, horizon.steps)
 
 
@@ -131,7 +132,7 @@ def decoded(
     context: Context, row: int, tokens: Float[Tensor, "time tokens dim"]
 ) -> Float[Tensor, "time *space channel"]:
     """Fields of one trajectory, physical."""
-    return _decode(context, int(row), tokens[None])[0]
+    return _decode(context, row, tokens[None])[0]
 
 
 def _decode(
