@@ -185,7 +185,7 @@ def _sizes(model: Model, domain: Domain) -> dict[str, Any]:
     match model:
         case "unet":
             return found | {
-                "width": (32, 24, 16)[axes - 1],
+                "width": (32, 16, 16)[axes - 1],
                 "depth": 1,
                 "levels": (4, 4, 3)[axes - 1],
             }
@@ -197,7 +197,8 @@ def _sizes(model: Model, domain: Domain) -> dict[str, Any]:
             found["coarsen"] = 2 if halved else 1
         case _:
             found["padding"] = _PADDING if is_bounded else 0.0
-    return found | {"width": (32, 32, 16)[axes - 1], "modes": (16, 16, 8)[axes - 1]}
+    widths = (32, 16, 8) if model == "uno" else (32, 32, 16)
+    return found | {"width": widths[axes - 1], "modes": (16, 16, 8)[axes - 1]}
 
 
 def _learning_rate(model: Model, axes: int) -> float:
