@@ -16,6 +16,7 @@ from ups.cli import (
     doctor,
     evaluate,
     export,
+    infer,
     leaderboard,
     pipeline,
     promote,
@@ -43,6 +44,7 @@ app.add_typer(data.app, name="data")
 app.command("train", short_help="Train codec and operator.")(train.train)
 app.add_typer(cache.app, name="cache")
 app.command("eval", short_help="Judge a run by rollout in physical space.")(evaluate.evaluate)
+app.command("infer", short_help="Predict from an initial state of your own.")(infer.infer)
 app.command("eval export", short_help="Write a run as programs that run without ups.")(
     export.export
 )

@@ -72,7 +72,6 @@ def show(
         MissingExtraError: An MP4 is wanted and ffmpeg is not there.
     """
     from ups.data.pictures import scene as scenes
-    from ups.data.pictures import style
     from ups.data.versions import open_store
     from ups.registry import load_card
 
@@ -80,8 +79,28 @@ def show(
         check_suffix(out)
     card = load_card(dataset)
     scene = scenes.Scene(open_store(dataset, version), card, trajectory)
+    return draw(
+        scene, out or Path(_file_name(scene, field)),
+        field=field, frames=frames, frame=frame, fps=fps, dpi=dpi, arrows=arrows,
+    )  # fmt: skip
+
+
+def draw(
+    scene: Scene,
+    path: Path,
+    *,
+    field: str | None = None,
+    frames: int | None = None,
+    frame: int | None = None,
+    fps: int = 10,
+    dpi: int | None = None,
+    arrows: bool = False,
+) -> Picture:
+    """Draw a scene; arguments and errors as in `show`."""
+    from ups.data.pictures import scene as scenes
+    from ups.data.pictures import style
+
     quantities = scenes.quantities_of(scene, field)
-    path = out or Path(_file_name(scene, field))
     chosen = chosen_frames(scene, path, frames, frame)
     with style.house():
         if path.suffix.lower() in MOVING:
@@ -90,7 +109,7 @@ def show(
             drawing = _still(scene, quantities, chosen, frame is not None, arrows)
             style.save(drawing.figure, path, dpi)
     names = tuple(quantity.name for quantity in quantities)
-    return Picture(path, scene.store.name, trajectory, names, chosen, scene.store.num_frames)
+    return Picture(path, scene.store.name, scene.trajectory, names, chosen, scene.store.num_frames)
 
 
 def check_suffix(path: Path) -> None:

@@ -1,0 +1,1 @@
+"""A user's own state in, a forecast out: `ups infer`."""
