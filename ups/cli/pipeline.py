@@ -104,7 +104,8 @@ def _tell(step: Any) -> None:
         case "full eval":
             _output.summary("full eval", _full(step))
         case "promote":
-            print_gates("gates of the benchmark", step.outcome.gates)
+            if step.outcome.gates:
+                print_gates("gates of the benchmark", step.outcome.gates)
             tell_outcome(step.outcome, dry_run=False)
         case name:
             _output.summary(name, describe(step))

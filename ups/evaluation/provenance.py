@@ -10,6 +10,7 @@ from pydantic import Field
 from ups import paths
 from ups.config.base import Config
 from ups.data.store import SourceFile
+from ups.errors import DataError
 from ups.evaluation.context import Context
 from ups.evaluation.report import Section
 from ups.evaluation.unseen import Store, open_store_of
@@ -77,20 +78,24 @@ class DataRecord(Config):
 
     trained: dict[str, VersionRecord]
     judged: VersionRecord | None = None
+    missing: tuple[str, ...] = Field(
+        (), description="Tasks whose data were not there, or had changed, at the judgement."
+    )
 
 
 def data_section(context: Context) -> Section:
-    """Section 'data' of a report: a `DataRecord` as plain values.
-
-    Raises:
-        DataError: The data of another task of the run is not here any more.
-    """
-    trained = {
-        name: _version(context.store if _is_judged(context, name) else open_store_of(known))
-        for name, known in context.checkpoint.tasks.items()
-    }
+    """Section 'data' of a report: a `DataRecord` as plain values."""
+    trained, missing = {}, []
+    for name, known in context.checkpoint.tasks.items():
+        try:
+            judged = _is_judged(context, name)
+            trained[name] = _version(context.store if judged else open_store_of(known))
+        except DataError:  # one task of several can be judged where the others' data are not
+            missing.append(name)
     same = _is_judged(context, context.task)
-    record = DataRecord(trained=trained, judged=None if same else _version(context.store))
+    record = DataRecord(
+        trained=trained, judged=None if same else _version(context.store), missing=tuple(missing)
+    )
     return Section(name=DATA, content=record.model_dump(mode="json"))
 
 
