@@ -149,6 +149,8 @@ def open_context(
     device = torch.device(device)
     path = runs.checkpoint_path(run, stage or checkpoints.last_stage(run))
     found = checkpoints.load(path, device)
+    if found.experiment.threads:
+        torch.set_num_threads(found.experiment.threads)
     name = found.task_name(task)
     known = found.tasks[name]
     settings = settings or found.experiment.evaluation
