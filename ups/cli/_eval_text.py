@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ups.cli import _output
@@ -24,6 +25,8 @@ def print_report(report: Any) -> None:
     _output.print_table(_title(report), heads, rows)
     for label, text in _notes(report):
         _output.summary(label, text)
+    for title, columns, lines in _tables(report.sections):
+        _output.print_table(title, columns, lines)
 
 
 def _title(report: Any) -> str:
@@ -52,7 +55,23 @@ def _notes(report: Any) -> list[tuple[str, str]]:
     if report.gates:
         passed = sum(gate.passed for gate in report.gates)
         notes.append(("gates", f"{passed} of {len(report.gates)} met"))
+        notes += [("not met", f"{gate.name}: {gate.detail}")
+                  for gate in report.gates if not gate.passed]  # fmt: skip
     return notes
+
+
+def _tables(sections: Any) -> Iterator[tuple[str, Sequence[str], list[Any]]]:
+    """What was asked for on top, each as a short table."""
+    from ups.evaluation import section_tables, super_resolution
+
+    if content := sections.get("uncertainty"):
+        rows = section_tables.uncertainty_rows(content)
+        yield "Uncertainty", section_tables.UNCERTAINTY_COLUMNS, rows
+    if content := sections.get("ttc"):
+        yield "Test-time compute", section_tables.TTC_COLUMNS, section_tables.ttc_rows(content)
+    if content := sections.get("super_resolution"):
+        finer = super_resolution.super_resolution_rows(content)
+        yield "Zero-shot super-resolution", super_resolution.HEADS, finer
 
 
 def print_average(reports: list[Any]) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import ups
 from ups import files, runs
+from ups.config.baselines import is_baseline
 from ups.config.loading import to_yaml
 from ups.config.schema import GatesConfig
 from ups.crew import Crew
@@ -22,7 +23,7 @@ from ups.evaluation.context import Context
 from ups.evaluation.gates import Gate
 from ups.evaluation.observers import Observer
 from ups.evaluation.provenance import data_section
-from ups.evaluation.report import OWN, Report, Row, write_report
+from ups.evaluation.report import OWN, Kind, Report, Row, write_report
 from ups.evaluation.rollout import Batch
 from ups.evaluation.unseen import Store
 
@@ -92,7 +93,7 @@ def evaluate(
         run=describe_run(context),
         protocol=context.protocol(),
         protocol_name=context.protocol_name,
-        rows=_rows(metrics, seconds / (len(members) * steps)),
+        rows=_rows(context, metrics, seconds / (len(members) * steps)),
         trajectories=tuple(members.tolist()),
         environment={**runs.environment(), "device": str(context.device)},
     )
@@ -156,8 +157,11 @@ def _predictions(batch: Batch, training_mean: Tensor) -> Iterator[tuple[str, Ten
     yield SPATIAL_MEAN, last.mean(space, keepdim=True).expand_as(batch.reference)
 
 
-def _rows(metrics: dict[str, Metrics], seconds_per_step: float) -> tuple[Row, ...]:
-    model = Row.of(MODEL, "model", metrics[MODEL].to_dict(), seconds_per_step=seconds_per_step)
+def _rows(
+    context: Context, metrics: dict[str, Metrics], seconds_per_step: float
+) -> tuple[Row, ...]:
+    kind: Kind = "baseline" if is_baseline(context.checkpoint.experiment) else "model"
+    model = Row.of(MODEL, kind, metrics[MODEL].to_dict(), seconds_per_step=seconds_per_step)
     others = [name for name in metrics if name != MODEL]
     return (model, *(Row.of(name, "trivial", metrics[name].to_dict()) for name in others))
 
@@ -244,4 +248,4 @@ def _shown(value: float | None) -> str:
 def measure(context: Context, *, progress: Progress | None = None) -> tuple[Row, ...]:
     """The rows of a report, the model's first, without writing one."""
     metrics, _, seconds = _measure(context, [], progress, Crew())
-    return _rows(metrics, seconds / (len(context.members) * context.horizon.steps))
+    return _rows(context, metrics, seconds / (len(context.members) * context.horizon.steps))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,14 @@ from ups.errors import UsageError
 from ups.evaluation.context import Context, open_context
 from ups.evaluation.evaluate import Evaluation, evaluate
 from ups.evaluation.protocols import find_protocol
-from ups.evaluation.report import OWN, Report, write_report
+from ups.evaluation.provenance import data_section
+from ups.evaluation.report import OWN, Report, Section, write_report
 from ups.evaluation.reporting.examples import save_examples
 from ups.evaluation.sections import observers_for, sections_of
+from ups.pipeline.extras import Extras
 from ups.pipeline.pages import publish
 from ups.registry import load_card
+from ups.training.health import check_health
 
 Progress = Callable[[str, int, int, str], None]
 CUSTOM = "custom"
@@ -38,6 +41,8 @@ class Request:
         settings: Instead of the config's own split, history and horizon: protocol 'custom'.
         protocols: Exactly these, by name; None is the config's own, and `evaluation.protocols`.
         version: Another converted version of the dataset.
+        extras: What else is to be measured, under every protocol that is named, else under the
+            first.
         brief: Errors only: no further rollouts, no health checks, no pictures.
     """
 
@@ -46,6 +51,7 @@ class Request:
     settings: EvaluationConfig | None = None
     protocols: tuple[str, ...] | None = None
     version: str | None = None
+    extras: Extras = field(default_factory=Extras)
     brief: bool = False
 
 
@@ -83,12 +89,13 @@ def judge(
     names = request.tasks or tuple(task.key for task in experiment.data.tasks)
     found = []
     for task in names:
-        for context in _contexts(run, experiment, task, request, device):
+        contexts = _contexts(run, experiment, task, request, device)
+        for index, context in enumerate(contexts):
             label = " ".join(
                 ["eval", *([task] if len(names) > 1 else []),
                  *([context.protocol_name] if context.protocol_name != OWN else [])]
             )  # fmt: skip
-            judged = _judged(context, request, label, progress, crew)
+            judged = _judged(context, request, label, progress, crew, is_first=index == 0)
             if judged is not None:
                 found.append(judged)
     if request.brief or not found:
@@ -139,20 +146,44 @@ def _contexts(
 
 
 def _judged(
-    context: Context, request: Request, label: str, progress: Progress | None, crew: Crew
+    context: Context,
+    request: Request,
+    label: str,
+    progress: Progress | None,
+    crew: Crew,
+    *,
+    is_first: bool,
 ) -> Judged | None:
     bar: Any = (lambda done, total: progress(label, done, total, "")) if progress else None
     result = evaluate(context, observers=observers_for(context), progress=bar, crew=crew)
     if crew.rank:
         return None
     report = result.report
-    if not request.brief and context.protocol_name == OWN:
-        report = report.extended(sections_of(context, report))
-        write_report(report, context.run)
-    result = replace(result, report=report)
     if not request.brief:
+        report = report.extended(_more(context, request, report, progress, is_first=is_first))
+        write_report(report, context.run)
+        result = replace(result, report=report)
         save_examples(result)
     return Judged(result, report, page=None)
+
+
+def _more(
+    context: Context,
+    request: Request,
+    report: Report,
+    progress: Progress | None,
+    *,
+    is_first: bool,
+) -> Iterator[Section]:
+    """What needs more than the one pass."""
+    yield data_section(context)
+    if is_first:
+        yield from sections_of(context, report)
+        yield check_health(
+            context.run, context.task, device=context.device, report=report, stage=request.stage
+        )
+    if is_first or request.protocols is not None:
+        yield from request.extras.sections(context, progress)
 
 
 def own_reports(found: Sequence[Judged]) -> list[Report]:
