@@ -139,7 +139,7 @@ def _tell(found: Any, out: Path) -> None:
                                 f"[dim]({_output.duration(found.seconds)})[/dim]")  # fmt: skip
     if found.error is not None:
         error, frames = found.error
-        _output.summary("truth", f"nRMSE {error:.4f} over the {frames} frames that are stored")
+        _output.summary("truth", f"nRMSE {error:.4f} of {frames} stored frame(s)")
     if found.finite_frames < found.num_frames:
         _output.summary("warning", f"not finite after {found.finite_frames} frames: it blew up")
     _output.summary("out", paths.display(out))

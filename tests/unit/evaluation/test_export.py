@@ -58,7 +58,7 @@ def grid_surrogate(operator=None, *, space=(16, 12), patch=4, inputs=(), **more)
         space, (0.5 / 16,) * dims, (1 / 16,) * dims, periodic, ("u",), inputs=inputs
     )
     config = GridCodecConfig(
-        patch_size=patch, width=4, **({"coefficients": 6} if patch > 1 else {})
+        patch_size=patch, width=4, **({"coefficients": 3} if patch > 1 else {})
     )
     codec = filled(GridCodec(config, geometry))
     codec.set_normalisation([0.5], [2.0])

@@ -53,8 +53,11 @@ class Start:
     cloud: Cloud | None = None
 
     def inside(self, places: Places) -> npt.NDArray[np.bool_] | None:
-        """Which points are inside of the mesh; None where there is none to be outside of."""
-        if self.cloud is None or self.cloud.normals is None:
+        """Which points of a grid are inside of the mesh; None where nothing is outside.
+
+        Nodes of a mesh and points by themselves are asked for one by one, and are not left out.
+        """
+        if places.axes is None or self.cloud is None or self.cloud.normals is None:
             return None
         parts = torch.from_numpy(places.coords).to(self.cloud.coords).split(_POINTS_PER_CALL)
         shares = torch.cat([inside_at(self.cloud, part)[0] for part in parts])
