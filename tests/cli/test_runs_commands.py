@@ -171,3 +171,27 @@ def test_listing_showing_and_exporting_import_nothing_slow(trained):
 )
 def test_ages_are_short(began, text):
     assert age(began, datetime(2026, 3, 1, 12, tzinfo=UTC)) == text
+
+
+def test_runs_are_compared_by_settings_and_outcomes(trained, tmp_path):
+    picture = tmp_path / "both.png"
+    (trained[0] / runs.REPORT).unlink()  # a fragment, which is no report
+    text = call("compare", *trained, "--out", picture).stdout
+    assert picture.stat().st_size > 5000
+    lines = text.splitlines()
+    assert lines[-1].startswith("plot ")
+    assert all(len(line) <= 80 for line in lines[:-1])
+    flat = " ".join(text.split())
+    assert f"A {runs.run_id(trained[0])} B {runs.run_id(trained[1])}" in flat
+    assert "name mine reaction_diff" in flat
+    assert "operator valid_nrmse 0.03567 0.1353" in flat
+    assert "stages.codec.steps" not in flat, "the same in both"
+    found = json.loads(call("compare", *trained, "--json").stdout)
+    assert found["settings"]["name"] == ["mine", LONG]
+    assert found["outcomes"]["operator seconds"] == [100, 60]
+
+
+def test_a_comparison_needs_two_runs_that_are_there(trained):
+    assert "two runs or more" in call("compare", "mine", code=2).stderr
+    assert "two runs or more" in call("compare", "mine", str(trained[0]), code=2).stderr
+    call("compare", "mine", "nowhere", code=4)

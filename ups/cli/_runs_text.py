@@ -104,6 +104,35 @@ def print_curves(name: str, curves: Sequence[Curve]) -> None:
         _output.stdout().print(f"{line} {smallest:>{room}}", markup=False, soft_wrap=True)
 
 
+def print_comparison(
+    names: Sequence[str],
+    settings: Mapping[str, Sequence[Any]],
+    outcomes: Mapping[str, Sequence[float | None]],
+) -> None:
+    """Runs as columns A, B, ...: in which settings they differ, and what came of it."""
+    letters = [chr(ord("A") + index) if index < 26 else str(index) for index in range(len(names))]
+    for letter, name in zip(letters, names, strict=True):
+        _output.summary(letter, name)
+    longest = max(map(len, settings), default=0)
+    room = max(8, (WIDTH - longest) // len(names) - 2)
+    if settings:
+        rows = [[key, *(_cut(value, room) for value in row)] for key, row in settings.items()]
+        _output.print_table("", ["setting", *letters], rows)
+    else:
+        _output.summary("settings", "the same everywhere")
+    lines = [
+        [name, *("-" if value is None else f"{value:.4g}" for value in row)]
+        for name, row in outcomes.items()
+    ]
+    if lines:
+        _output.print_table("", ["outcome", *(f">{letter}" for letter in letters)], lines)
+
+
+def _cut(value: Any, room: int) -> str:
+    text = "-" if value is None else str(value)
+    return text if len(text) <= room else text[: room - 1] + "…"
+
+
 def config_lines(config: Mapping[str, Any], datasets: Sequence[str]) -> dict[str, str]:
     """What the run was asked to do, in a few words for each part."""
     found = {"data": ", ".join(datasets)} if datasets else {}

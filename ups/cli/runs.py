@@ -107,6 +107,39 @@ def plot(
 
 
 @app.command()
+def compare(
+    run: Runs,
+    out: Annotated[
+        Path | None, typer.Option(help="PNG file of the curves.", show_default="runs.png")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Set runs side by side: settings that differ, errors, times; curves in one picture."""
+    from ups import runs
+    from ups.cli import _runs_text
+    from ups.evaluation.reporting.run_curves import plot_runs
+    from ups.evaluation.reporting.side_by_side import outcomes
+    from ups.runs import comparing, summary
+
+    folders = list(dict.fromkeys(runs.find_run(one, with_stage=None) for one in run))
+    if len(folders) < 2:
+        raise UsageError("compare: needs two runs or more", hint="ups runs list")
+    if out is not None and out.suffix != ".png":
+        raise UsageError(f"--out {out}: expected a name that ends in .png")
+    configs = [summary.read_config(folder) for folder in folders]
+    summaries = [summary.summarise(folder) for folder in folders]
+    changed, found = comparing.differences(configs), outcomes(folders, summaries)
+    names = [runs.run_id(folder) for folder in folders]
+    if as_json:
+        _output.print_json({"runs": names, "settings": changed, "outcomes": found})
+        return
+    _runs_text.print_comparison(names, changed, found)
+    path = out or _runs_text.default_picture(folders)
+    plot_runs(path, _curves(folders, None, timed=False))
+    _output.summary("plot", paths.display(path))
+
+
+@app.command()
 def export(
     run: Runs,
     out: Annotated[

@@ -24,7 +24,7 @@ Numbers = Sequence[int | float | None] | Array
 
 COLOURS = ("#0072B2", "#D55E00", "#000000", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 STYLES = ("-", "--", ":", "-.")
-WIDTH, HEIGHT, DPI = 4.6, 3.0, 200
+WIDTH, HEIGHT, DPI = 4.6, 3.0, 170
 _MARKED = 40
 
 
@@ -239,7 +239,7 @@ def legend(figure: Figure, axes: Axes) -> None:
     handles, names = axes.get_legend_handles_labels()
     if len(names) > 1 or (names and names[0]):
         longest = max(map(len, names))
-        columns = max(1, min(len(names), 52 // (longest + 6)))
+        columns = max(1, min(len(names), 72 // (longest + 6)))
         figure.legend(handles, names, loc="outside upper left", ncols=columns, frameon=False,
                       fontsize=8, handlelength=2.2, columnspacing=1.2)  # fmt: skip
 

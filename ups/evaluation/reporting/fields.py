@@ -30,9 +30,10 @@ def fields_part(examples: Examples, folder: Path, prefix: str, *, films: bool) -
     bodies = [paragraph(said, "note"), gallery(_given(examples, folder))]
     for channel, name in enumerate(setting.fields[:_MOST_FIELDS]):
         film = film_of(examples, 0, channel) if films else None
+        shown = [gallery(_stills(examples, channel, folder))]
         if film is not None:
-            bodies.append(moving(film, f"{name}, {examples.shown[0].title}"))
-        bodies.append(gallery(_stills(examples, channel, folder)))
+            shown.insert(0, moving(film, _capital(examples.shown[0].title)))
+        bodies.append(part(f"{prefix}field-{name}", setting.labels[channel], *shown, level=4))
     left_out = setting.fields[_MOST_FIELDS:]
     if left_out:
         bodies.append(paragraph(f"Not drawn: {', '.join(left_out)}.", "note"))
@@ -50,7 +51,7 @@ def _stills(examples: Examples, channel: int, folder: Path) -> list[Picture]:
             path = draw_plate(folder / f"fields_{name}_{kind}{suffix}.png", examples, which,
                               channel, view)  # fmt: skip
             where = f", {plane.note}" if plane.note else ""
-            found.append(Picture(path, f"{name}{where}: {shown.title}"))
+            found.append(Picture(path, _capital(shown.title) + where))
     return found
 
 
@@ -61,5 +62,9 @@ def _given(examples: Examples, folder: Path) -> list[Picture]:
         kind = shown.title.split(" ", 1)[0]
         for channel, label in enumerate(examples.setting.inputs):
             path = draw_inputs(folder / f"given_{channel}_{kind}.png", examples, which, channel)
-            found.append(Picture(path, f"given {label}: {shown.title.partition(':')[0]}"))
+            found.append(Picture(path, f"Given {label}: {shown.title.partition(':')[0]}"))
     return found
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from PIL import Image, ImageDraw
 
 from ups.data.pictures.style import Scale, number
 from ups.evaluation.reporting.examples import Examples
-from ups.evaluation.reporting.plates import ERROR, PREDICTED, TRUE, Panel
+from ups.evaluation.reporting.plates import BEHIND, ERROR, PREDICTED, TRUE, Panel
 from ups.evaluation.reporting.raster import Raster, raster_of
 
 Array = npt.NDArray[Any]
@@ -98,10 +98,11 @@ def _images(panel: Panel, frames: Sequence[int]) -> tuple[Screen, ...]:
             shown, inside = raster.image(shown), raster.mask(shown)
             if shown.ndim == 4:
                 shown, inside = shown[..., 0], inside[..., 0]
-        pixels = _coloured(shown, colours, inside)
+        behind = BEHIND if panel.setting.kind == "particles" else "white"
+        pixels = _coloured(shown, colours, inside, behind)
         screens.append(Screen(
             title=title,
-            sheet=_address(pixels.reshape(-1, *pixels.shape[2:]), lossless=pixels.size < _SMALL),
+            sheet=webp(pixels.reshape(-1, *pixels.shape[2:]), lossless=pixels.size < _SMALL),
             shape=(round(pixels.shape[1] / panel.ratio), pixels.shape[1]),
             across=(number(left), across, number(right)),
             up=(number(bottom), up, number(top)),
@@ -121,13 +122,13 @@ def _raster(panel: Panel, frames: Sequence[int]) -> Raster | None:
     return raster_of(places, setting.bounds, setting.periodic, is_mesh=setting.kind == "mesh")
 
 
-def _coloured(values: Array, scale: Scale, inside: Array | None) -> Array:
+def _coloured(values: Array, scale: Scale, inside: Array | None, behind: str) -> Array:
     """(time, across, up) -> (time, row, column, 3) uint8, the first row at the top."""
     turned = values.swapaxes(1, 2)[:, ::-1]
     shades = scale.map(scale.norm(np.ma.masked_invalid(turned)))[..., :3]
     pixels = (255 * shades).round().astype(np.uint8)
     if inside is not None:
-        pixels[~inside.swapaxes(1, 2)[:, ::-1]] = 255
+        pixels[~inside.swapaxes(1, 2)[:, ::-1]] = np.round(255 * np.array(to_rgb(behind)))
     return pixels
 
 
@@ -150,7 +151,7 @@ def _lines(panel: Panel, frames: Sequence[int]) -> tuple[Screen, ...]:
         drawn = [_line_frame(curves, frame, low, high) for frame in frames]
         screens.append(Screen(
             title=title,
-            sheet=_address(np.concatenate(drawn), lossless=True),
+            sheet=webp(np.concatenate(drawn), lossless=True),
             shape=_LINE_SIZE,
             across=across,
             up=(_short(low), name, _short(high)),
@@ -180,10 +181,10 @@ def _line_frame(
     return np.asarray(small.quantize(32).convert("RGB"))
 
 
-def _address(pixels: Array, *, lossless: bool) -> str:
-    """The image as a `data:` address."""
+def webp(pixels: Array, *, lossless: bool, quality: int = _QUALITY) -> str:
+    """An image as a `data:` address."""
     out = io.BytesIO()
-    Image.fromarray(pixels).save(out, format="WEBP", lossless=lossless, quality=_QUALITY, method=4)
+    Image.fromarray(pixels).save(out, format="WEBP", lossless=lossless, quality=quality, method=4)
     return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode("ascii")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +9,15 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from ups.errors import CheckpointError, translated_os_errors
-from ups.evaluation.reporting.films import Film, Legend, Screen
+from ups.evaluation.reporting.films import Film, Legend, Screen, webp
 
 Cells = Sequence[str]
+_HEAVY, _QUALITY = 120_000, 90
+"""Characters from which on a picture is stored with small losses."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +112,19 @@ def gallery(pictures: Iterable[Picture]) -> str:
 
 
 def _figure(picture: Picture) -> str:
-    with translated_os_errors(picture.path, "reading", CheckpointError):
-        data = base64.b64encode(picture.path.read_bytes()).decode("ascii")
+    with (
+        translated_os_errors(picture.path, "reading", CheckpointError),
+        Image.open(picture.path) as image,
+    ):
+        pixels = np.asarray(image.convert("RGB"))
+    height, width = pixels.shape[:2]
+    address = webp(pixels, lossless=True)
+    if len(address) > _HEAVY:
+        address = webp(pixels, lossless=False, quality=_QUALITY)
     title, caption = escape(picture.title), escape(picture.caption)
-    image = f'<img alt="{title}" src="data:image/png;base64,{data}">'
+    element = f'<img alt="{title}" src="{address}" width="{width}" height="{height}">'
     said = f"<figcaption>{caption}</figcaption>" if caption else ""
-    return f"<figure><h4>{title}</h4>{image}{said}</figure>"
+    return f"<figure><h4>{title}</h4>{element}{said}</figure>"
 
 
 def moving(film: Film, title: str) -> str:
@@ -137,10 +148,11 @@ def _screen(screen: Screen, count: int) -> str:
     legend = _legend(screen.legend) if screen.legend else ""
     return (
         f'<div class="screen"><div class="name">{escape(screen.title)}</div>'
-        f'<div class="up"><span>{top}</span><span>{up}</span><span>{bottom}</span></div>'
+        f'<div class="box"><div class="up"><span>{top}</span><span>{up}</span>'
+        f"<span>{bottom}</span></div>"
         f'<div class="frame" role="img" aria-label="{escape(screen.title)}" '
         f'style="aspect-ratio:{width}/{height};background-size:100% {count}00%;'
-        f"background-image:url('{screen.sheet}')\"></div>"
+        f"background-image:url('{screen.sheet}')\"></div></div>"
         f'<div class="across"><span>{left}</span><span>{across}</span><span>{right}</span></div>'
         f"{legend}</div>"
     )

@@ -73,7 +73,7 @@ def _physics(content: Mapping[str, Any], folder: Path, prefix: str, clock: str) 
         (
             "passed" if within(one) else "failed",
             [
-                f"{name}: {one['what']}", "within" if within(one) else "above",
+                name.replace("_", " "), "within" if within(one) else "above",
                 number(one["prediction"]), number(one["reference"]), number(one["tolerance"]),
             ],
         )
@@ -248,10 +248,13 @@ def _pdebench(content: Mapping[str, Any], folder: Path, prefix: str, clock: str)
     rows: list[tuple[str, Cells]] = [
         ("", [name, number(shown.get(name)), number(mean.get(name))]) for name in names
     ]
+    divided = (
+        f"divided by {content['divisor']} in place of {content['num_batches']}"
+        if content["divisor"] else "one only, so that PDEBench would divide by zero"
+    )  # fmt: skip
     said = (
         "The same predictions reduced as PDEBench reduces them, to stand beside its published "
-        f"tables: batches of {content['batch_size']}, divided by {content['divisor']} in place of "
-        f"{content['num_batches']}."
+        f"tables: batches of {content['batch_size']}, {divided}."
     )
     heads = ["", "as PDEBench prints", "divided by all batches"]
     return part(

@@ -26,8 +26,10 @@ from ups.evaluation.reporting.raster import raster_of
 
 Array = npt.NDArray[Any]
 ERROR_COLOURS = "PuOr_r"
+BEHIND = "#e2e5e8"
+"""Behind particles: what is pale stays visible."""
 TRUE, PREDICTED, ERROR = "true", "predicted", "error"
-_LEFT, _RIGHT, _GAP = 0.62, 0.12, 0.1
+_LEFT, _RIGHT, _GAP = 0.7, 0.1, 0.1
 _TOP, _BETWEEN, _BELOW, _BAR = 0.24, 0.1, 0.98, 0.1
 _MOST_ROWS, _MOST_CELLS_WITH_LINES, _PROFILES = 4, 1500, 3
 _STEPS = [1, 2, 2.5, 5, 10]
@@ -156,8 +158,9 @@ def _rows(panel: Panel) -> Figure:
     if not panel.setting.is_steady:
         unit = panel.setting.time.partition(" (")[2].rstrip(")")
         for row, frame in zip(axes, chosen, strict=True):
-            text = f"t = {number(float(f'{panel.shown.times[frame]:.3g}'))}"
-            row[0].set_ylabel(f"{text} {unit}\n{row[0].get_ylabel()}".rstrip())
+            text = f"t = {number(float(f'{panel.shown.times[frame]:.3g}'))} {unit}".rstrip()
+            row[0].annotate(text, (0.01, 0.5), xycoords=("figure fraction", "axes fraction"),
+                            rotation=90, ha="left", va="center")  # fmt: skip
     _bars(figure, axes, scale, error_scale, panel.label)
     return figure
 
@@ -256,9 +259,9 @@ def _paint_particles(axes: Axes, places: Array, values: Array, scale: Scale) -> 
     order = np.argsort(places[:, 2]) if places.shape[1] == 3 else np.arange(len(places))
     size = float(np.clip(2000 / max(len(places), 1), 0.4, 40))
     x, y = places[order].T[:2]
-    axes.scatter(x, y, c=_finite(values[order]), s=size, linewidths=0,
+    axes.scatter(x, y, c=_finite(values[order]), s=size, linewidths=0.1, edgecolors="0.45",
                  cmap=scale.map, norm=scale.norm, plotnonfinite=True)  # fmt: skip
-    axes.set_facecolor("0.97")
+    axes.set_facecolor(BEHIND)
 
 
 def _paper(
@@ -288,7 +291,9 @@ def _name_axes(axes: Sequence[Sequence[Axes]], panel: Panel) -> None:
             place.tick_params(labelleft=place is row[0], labelbottom=row is axes[-1])
             if row is axes[-1]:
                 place.set_xlabel(across, labelpad=1)
-        row[0].set_ylabel(up, labelpad=1)
+        width = row[0].get_position().width * WIDTH
+        row[0].set_ylabel(up)
+        row[0].yaxis.set_label_coords(-0.4 / width, 0.5)
 
 
 def _bars(

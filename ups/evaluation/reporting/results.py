@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ups.evaluation.gates import failed
+from ups.evaluation.gates import Gate, failed
 from ups.evaluation.report import OWN, Report, Row
 from ups.evaluation.reporting import charts
 from ups.evaluation.reporting.markup import (
@@ -161,15 +162,21 @@ def gates_part(reports: Sequence[Report], prefix: str) -> str:
     found = {(gate.name, report.protocol_name): gate for report in reports for gate in report.gates}
     ordered = sorted(found.items(), key=lambda item: item[1].passed)
     several = len({name for _, name in found}) > 1
-    rows: list[tuple[str, Cells]] = [
-        (
-            "passed" if gate.passed else "failed",
-            [gate.name + (f" ({protocol})" if several else ""),
-             "met" if gate.passed else "missed", gate.kind, gate.detail],
-        )
-        for (_, protocol), gate in ordered
-    ]  # fmt: skip
-    return part(f"{prefix}gates", "Gates", table(None, rows) if rows else "", level=3)
+    items = "".join(
+        _gate(gate, protocol if several else "") for (_, protocol), gate in ordered
+    )  # fmt: skip
+    return part(f"{prefix}gates", "Gates", f'<ul class="gates">{items}</ul>' if items else "",
+                level=3)  # fmt: skip
+
+
+def _gate(gate: Gate, protocol: str) -> str:
+    css, word = ("passed", "met") if gate.passed else ("failed", "missed")
+    kind = f"{gate.kind}, {protocol}" if protocol else gate.kind
+    detail = gate.detail.removeprefix(f"{gate.name}: ")
+    return (
+        f'<li class="{css}"><b>{word}: {escape(gate.name)}</b> <span>({escape(kind)})</span> '
+        f"{escape(detail)}</li>"
+    )
 
 
 def _error_pictures(report: Report, folder: Path, clock: str) -> list[Picture]:
