@@ -127,7 +127,7 @@ def _network(experiment: Experiment, model: Model, domain: Domain) -> Experiment
         update={
             "batch_size": 32 if axes < 3 else 8,
             "accumulate": 1,
-            "optimizer": MuonConfig(lr=_learning_rate(model, axes)),
+            "optimizer": MuonConfig(lr=_learning_rate(axes)),
             "schedule": schedule,
         }
     )
@@ -201,6 +201,8 @@ def _sizes(model: Model, domain: Domain) -> dict[str, Any]:
     return found | {"width": widths[axes - 1], "modes": (16, 16, 8)[axes - 1]}
 
 
-def _learning_rate(model: Model, axes: int) -> float:
-    """Chosen on validation, in short trainings of each family."""
+def _learning_rate(axes: int) -> float:
+    """Of Muon. In one dimension 8e-3 was better than 2e-3 for FNO, U-Net and DiT alike on
+    validation; in more, half of that is what the shipped FNO was tuned to.
+    """
     return 8e-3 if axes == 1 else 4e-3

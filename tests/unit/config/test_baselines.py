@@ -67,6 +67,9 @@ def test_the_fno_in_one_dimension_is_the_one_that_was_tuned():
 def test_shipped_configs_have_the_operators_of_the_recipe(model):
     assert load_experiment(f"{model}1d").operator == of(model).operator
     assert load_experiment(f"{model}2d").operator == of(model, domain=SQUARE).operator
+    if model in ("uno", "unet", "dit"):
+        recipe = of(model).stages.operator.optimizer
+        assert load_experiment(f"{model}1d").stages.operator.optimizer == recipe
 
 
 def test_walls_are_padded_or_fitted():
