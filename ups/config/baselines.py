@@ -202,7 +202,7 @@ def _sizes(model: Model, domain: Domain) -> dict[str, Any]:
 
 
 def _learning_rate(axes: int) -> float:
-    """Of Muon. In one dimension 8e-3 was better than 2e-3 for FNO, U-Net and DiT alike on
-    validation; in more, half of that is what the shipped FNO was tuned to.
+    """Of Muon, chosen on validation in one dimension: FNO 8e-3 before 4e-3 (docs/benchmarks.md),
+    U-Net and DiT 8e-3 before 2e-3. In more it is that of configs/fno2d.yaml, for all.
     """
     return 8e-3 if axes == 1 else 4e-3
