@@ -189,18 +189,18 @@ def _label(entry: Entry, row: Row) -> str:
 def without_repeats(lines: Iterable[Line]) -> list[Line]:
     """A trivial predictor, or a checkpoint, measured again with the same result counts once.
 
-    A difference of rounding is none.
+    The last one stays, of lines from the oldest on. A difference of rounding is none.
     """
     kept: list[Line] = []
     known: dict[tuple[str, ...], list[Line]] = {}
-    for line in lines:
+    for line in reversed(list(lines)):
         key = (line.row, "" if line.kind == TRIVIAL else line.checkpoint or line.entry,
                line.unranked)  # fmt: skip
         same = known.setdefault(key, [])
         if not any(_same(line, other) for other in same):
             same.append(line)
             kept.append(line)
-    return kept
+    return kept[::-1]
 
 
 def _same(one: Line, other: Line) -> bool:
