@@ -17,7 +17,6 @@ from ups.errors import UsageError
 from ups.evaluation.context import Context, open_context
 from ups.evaluation.evaluate import Evaluation, evaluate
 from ups.evaluation.protocols import find_protocol
-from ups.evaluation.provenance import data_section
 from ups.evaluation.report import OWN, Report, Section, write_report
 from ups.evaluation.reporting.examples import save_examples
 from ups.evaluation.sections import observers_for, sections_of
@@ -176,7 +175,6 @@ def _more(
     is_first: bool,
 ) -> Iterator[Section]:
     """What needs more than the one pass."""
-    yield data_section(context)
     if is_first:
         yield from sections_of(context, report)
         yield check_health(
