@@ -33,6 +33,7 @@ from ups.evaluation.export_programs import Program, programs_of, refinements_of
 from ups.evaluation.export_text import readme
 from ups.models.flow import normal, seeded
 from ups.models.layout import Given
+from ups.models.library_fno import plain_contractions
 from ups.models.surrogate import Surrogate
 from ups.registry import DatasetCard, load_card
 
@@ -126,7 +127,7 @@ def _write_program(program: Program, path: Path) -> None:
         {place: free[name] for place, name in argument.free.items()}
         for argument in program.arguments
     )
-    with _exporting(program), torch.no_grad():
+    with _exporting(program), plain_contractions(), torch.no_grad():
         made = torch.export.export(
             program.module.eval(), arguments, dynamic_shapes=shapes, strict=False
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import warnings
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from typing import Any
 
@@ -193,6 +194,24 @@ def _library_modes(axes: Sequence[Axis], modes: int) -> tuple[int, ...]:
     """The library counts both signs, and on the last axis halves the number and adds one."""
     both = [min(2 * modes, axis.points) for axis in axes]
     return (*both[:-1], 2 * (min(modes, axes[-1].points // 2 + 1) - 1))
+
+
+@contextmanager
+def plain_contractions() -> Iterator[None]:
+    """Products of several tensors from left to right, whatever their sizes are.
+
+    The library has them ordered by size, which fixes the batch where a network is exported.
+    """
+    plugins = sys.modules.get("tensorly.plugins")
+    if plugins is None:  # the library is not in use
+        yield
+        return
+    plugins.use_default_einsum()
+    try:
+        with torch.backends.opt_einsum.flags(enabled=False):
+            yield
+    finally:
+        plugins.use_opt_einsum("optimal")  # as the library sets it
 
 
 def _library() -> Any:

@@ -89,6 +89,8 @@ OPERATORS = {
     "window": LatentOperatorConfig(**SMALL, mixer="attention", window=2),
     "conv": LatentOperatorConfig(**SMALL, mixer="conv", normalise=False),
     "cosine_fno": FieldOperatorConfig(kind="cosine_fno", width=8, depth=2, modes=3, wrapper=True),
+    "fno": FieldOperatorConfig(kind="fno", width=8, depth=2, modes=3, history=2),
+    "tfno": FieldOperatorConfig(kind="tfno", width=8, depth=2, modes=3),
     "unet": FieldOperatorConfig(kind="unet", width=8, depth=1, levels=2),
     "dit": FieldOperatorConfig(kind="dit", width=8, depth=1, heads=2),
 }
