@@ -192,9 +192,10 @@ def describe_run(context: Context) -> dict[str, Any]:
 
 def _examples(context: Context, metrics: Metrics) -> Iterator[Example]:
     """The median, the worst and the best trajectory; once where they are the same."""
-    labels = {metrics.trajectory_at(quantile): label
-              for quantile, label in ((0.0, "best"), (1.0, "worst"), (0.5, "median"))}  # fmt: skip
-    for position, label in reversed(labels.items()):
+    labels: dict[int, str] = {}
+    for quantile, label in ((0.5, "median"), (1.0, "worst"), (0.0, "best")):
+        labels.setdefault(metrics.trajectory_at(quantile), label)
+    for position, label in labels.items():
         error = float(metrics.per_trajectory["nrmse"][position])
         chosen = context.members[position : position + 1]
         for batch in context.predict(chosen, batch_size=1):

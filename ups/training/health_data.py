@@ -73,18 +73,23 @@ def _gaps(
     wanted = np.array(normalisation(specs, context.store, statistics))
     for index, spec in enumerate(specs):
         if spec.transform == "log":
-            wanted[:, index] = _of_logarithm(context, index)
+            wanted[:, index] = _of_logarithm(context, index, given=specs is context.card.inputs)
     given = np.stack([shift.cpu().double().numpy(), scale.cpu().double().numpy()])
     return list((np.abs(given - wanted) / wanted[1]).max(0).tolist())
 
 
-def _of_logarithm(context: Context, index: int) -> tuple[float, float]:
-    """Mean and deviation of a field's logarithm, over a few training trajectories."""
+def _of_logarithm(context: Context, index: int, *, given: bool) -> tuple[float, float]:
+    """Mean and deviation of a field's logarithm, over a few training trajectories.
+
+    Args:
+        given: Whether it is an input.
+    """
     store = context.store
     rows = context.some_of("train", _TRAJECTORIES)
+    source: Any = store.inputs if given else store.fields
     if isinstance(store, TrajectoryStore):
-        values = store.fields[rows][..., index]
+        values = source[rows][..., index]
     else:
-        values = np.concatenate([store.fields(int(row))[..., index].ravel() for row in rows])
+        values = np.concatenate([source(int(row))[..., index].ravel() for row in rows])
     logs = np.log(np.asarray(values, dtype=np.float64))
     return float(logs.mean()), float(logs.std())
