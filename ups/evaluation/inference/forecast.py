@@ -123,9 +123,7 @@ def infer(
     found = _opened(run, source, task, stage, device, extrapolate)
     surrogate, start = found.surrogate, found.start
     known = {**start.parameters, **(parameters or {})}
-    row = surrogate.parameter_row(known)
-    if not extrapolate:
-        _check_parameters(surrogate, known)
+    row = _parameter_row(surrogate, known, extrapolate)
     steps = _steps(surrogate, source, horizon, found.context)
     _check_members(surrogate, members)
     places = start.places if points is None else chosen_places(
@@ -151,18 +149,13 @@ def infer(
         times=np.array([]) if dt is None else dt * np.arange(1, steps + 1),
         places=places,
         positions=positions,
-        card=found.card,
         parameters=known,
-        start=start.text,
-        run=runs.run_id(run),
-        stage=found.stage,
-        checkpoint_sha256=files.sha256_file(found.path),
-        version=found.version,
         dt=dt,
         is_ensemble=not single,
         seconds=seconds,
         error=error,
         inside=inside,
+        **found.about(run),
     )  # fmt: skip
 
 
@@ -178,6 +171,14 @@ class _Opened:
     start: Start
     context: Context | None = None
     row: int = 0
+
+    def about(self, run: Path) -> dict[str, Any]:
+        """What a forecast says of its making."""
+        return {
+            "card": self.card, "start": self.start.text, "run": runs.run_id(run),
+            "stage": self.stage, "checkpoint_sha256": files.sha256_file(self.path),
+            "version": self.version,
+        }  # fmt: skip
 
 
 def _opened(
@@ -234,7 +235,10 @@ def _steps(
     return horizon or (context.horizon.steps if context else 1)
 
 
-def _check_parameters(surrogate: Surrogate, values: Mapping[str, float]) -> None:
+def _parameter_row(surrogate: Surrogate, values: Mapping[str, float], extrapolate: bool) -> Tensor:
+    row = surrogate.parameter_row(values)
+    if extrapolate:
+        return row
     for card in surrogate.cards:
         low, high = card.range
         room = 1e-6 * (high - low)
@@ -243,6 +247,7 @@ def _check_parameters(surrogate: Surrogate, values: Mapping[str, float]) -> None
                 f"{card.name} = {values[card.name]:g}: the model knows {low:g} to {high:g}",
                 hint="--extrapolate predicts all the same",
             )
+    return row
 
 
 def _check_members(surrogate: Surrogate, members: int | None) -> None:
