@@ -13,7 +13,7 @@ from ups.data.audit import Finding
 from ups.data.store import TrajectoryStore
 from ups.evaluation.context import Context
 from ups.evaluation.gates import Gate
-from ups.registry import FieldSpec
+from ups.registry import DatasetCard, FieldSpec
 from ups.training.building import normalisation
 from ups.training.health_answers import Outcome
 
@@ -41,7 +41,7 @@ def check_normalisation(context: Context) -> Outcome:
     """Whether the codec's shift and scale are what the store's statistics give, field by field."""
     codec, store, card = context.surrogate.codec, context.store, context.card
     found = [
-        (spec.name, gap, MOST_OFF_LOG if spec.transform == "log" else MOST_OFF)
+        (spec.name, gap, MOST_OFF_LOG if spec in _logarithmic(card) else MOST_OFF)
         for specs, shift, scale, statistics in (
             (card.fields, codec.shift, codec.scale, store.statistics),
             (card.inputs, codec.input_shift, codec.input_scale, store.input_statistics),
@@ -71,25 +71,26 @@ def _gaps(
     if not specs:
         return []
     wanted = np.array(normalisation(specs, context.store, statistics))
+    logarithmic = _logarithmic(context.card)
     for index, spec in enumerate(specs):
-        if spec.transform == "log":
-            wanted[:, index] = _of_logarithm(context, index, given=specs is context.card.inputs)
+        if spec in logarithmic:
+            wanted[:, index] = _of_logarithm(context, index)
     given = np.stack([shift.cpu().double().numpy(), scale.cpu().double().numpy()])
     return list((np.abs(given - wanted) / wanted[1]).max(0).tolist())
 
 
-def _of_logarithm(context: Context, index: int, *, given: bool) -> tuple[float, float]:
-    """Mean and deviation of a field's logarithm, over a few training trajectories.
+def _logarithmic(card: DatasetCard) -> tuple[FieldSpec, ...]:
+    """The fields that codecs take the logarithm of; of inputs they take none."""
+    return tuple(spec for spec in card.fields if spec.transform == "log")
 
-    Args:
-        given: Whether it is an input.
-    """
+
+def _of_logarithm(context: Context, index: int) -> tuple[float, float]:
+    """Mean and deviation of a field's logarithm, over a few training trajectories."""
     store = context.store
     rows = context.some_of("train", _TRAJECTORIES)
-    source: Any = store.inputs if given else store.fields
     if isinstance(store, TrajectoryStore):
-        values = source[rows][..., index]
+        values = store.fields[rows][..., index]
     else:
-        values = np.concatenate([source(int(row))[..., index].ravel() for row in rows])
+        values = np.concatenate([store.fields(int(row))[..., index].ravel() for row in rows])
     logs = np.log(np.asarray(values, dtype=np.float64))
     return float(logs.mean()), float(logs.std())

@@ -104,8 +104,8 @@ def _images(panel: Panel, frames: Sequence[int]) -> tuple[Screen, ...]:
             title=title,
             sheet=webp(pixels.reshape(-1, *pixels.shape[2:]), lossless=pixels.size < _SMALL),
             shape=(round(pixels.shape[1] / panel.ratio), pixels.shape[1]),
-            across=(number(left), across, number(right)),
-            up=(number(bottom), up, number(top)),
+            across=(_short(left), across, _short(right)),
+            up=(_short(bottom), up, _short(top)),
             legend=_legend(colours, label),
         ))  # fmt: skip
     return tuple(screens)
@@ -119,7 +119,7 @@ def _raster(panel: Panel, frames: Sequence[int]) -> Raster | None:
     assert shown.coords is not None
     moves = shown.coords.ndim == 3
     places = [shown.places(frame) for frame in (frames if moves else frames[:1])]
-    return raster_of(places, setting.bounds, setting.periodic, is_mesh=setting.kind == "mesh")
+    return raster_of(places, panel.bounds, setting.periodic, is_mesh=setting.kind == "mesh")
 
 
 def _coloured(values: Array, scale: Scale, inside: Array | None, behind: str) -> Array:
@@ -138,7 +138,7 @@ def _lines(panel: Panel, frames: Sequence[int]) -> tuple[Screen, ...]:
     margin = 0.08 * (scale.high - scale.low)
     limit = panel.error_scale().high
     ((left, right),) = panel.setting.bounds
-    across = (number(left), panel.setting.axes[0], number(right))
+    across = (_short(left), panel.setting.axes[0], _short(right))
     screens = []
     for title, curves, low, high, name in (
         (

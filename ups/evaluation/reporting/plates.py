@@ -67,8 +67,19 @@ class Panel:
     @property
     def extent(self) -> tuple[float, float, float, float]:
         """Of the plane: left, right, bottom, top."""
-        (left, right), (bottom, top) = (self.setting.bounds[axis] for axis in self.axes[:2])
+        (left, right), (bottom, top) = (self.bounds[axis] for axis in self.axes[:2])
         return left, right, bottom, top
+
+    @property
+    def bounds(self) -> tuple[tuple[float, float], ...]:
+        """Of the domain; of a mesh as far as it reaches."""
+        coords = self.shown.coords
+        if self.setting.kind != "mesh" or coords is None or any(self.setting.periodic):
+            return self.setting.bounds
+        nodes = coords.reshape(-1, coords.shape[-1])
+        low, high = nodes.min(0), nodes.max(0)
+        margin = 0.02 * float((high - low).max()) or 0.5
+        return tuple(zip((low - margin).tolist(), (high + margin).tolist(), strict=True))
 
     @property
     def ratio(self) -> float:
@@ -246,7 +257,7 @@ def _paint_mesh(axes: Axes, places: Array, triangles: Array, values: Array, scal
 
 def _paint_nearest(axes: Axes, panel: Panel, places: Array, values: Array, scale: Scale) -> None:
     setting = panel.setting
-    raster = raster_of([places], setting.bounds, setting.periodic, is_mesh=True)
+    raster = raster_of([places], panel.bounds, setting.periodic, is_mesh=True)
     image, inside = raster.image(values[None])[0], raster.mask(values[None])[0]
     if image.ndim == 3:
         image, inside = image[..., 0], inside[..., 0]
