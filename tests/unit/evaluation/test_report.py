@@ -112,7 +112,6 @@ def test_numbers_that_are_not_finite_become_null(tmp_path, report):
     loaded = load_report(path)
     assert loaded.headline is None
     assert loaded.rows[0].per_step["nrmse"] == [0.1, None]
-    assert "blew up" in summary(loaded)
 
 
 def test_a_row_of_metrics_holds_their_numbers(tmp_path, report):

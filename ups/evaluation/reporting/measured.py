@@ -26,6 +26,8 @@ from ups.evaluation.section_tables import (
     ttc_rows,
     uncertainty_rows,
 )
+from ups.evaluation.super_resolution import HEADS as SUPER_COLUMNS
+from ups.evaluation.super_resolution import super_resolution_rows
 
 _ELSEWHERE = {"one_step", "cost", "data"}
 """Sections that other parts of the page show."""
@@ -241,6 +243,29 @@ def _ttc(content: Mapping[str, Any], folder: Path, prefix: str, clock: str) -> s
     )  # fmt: skip
 
 
+def _super_resolution(content: Mapping[str, Any], folder: Path, prefix: str, clock: str) -> str:
+    pictures = []
+    for one in content["factors"]:
+        lines = {
+            name: (list(range(1, len(values) + 1)), values)
+            for name, values in one["per_step"].items()
+        }
+        path = folder / f"super_resolution_{one['factor']}.png"
+        pictures.append(Picture(
+            charts.line_chart(path, lines, across="predicted frame", up="nRMSE"),
+            f"{one['factor']}x finer",
+        ))  # fmt: skip
+    said = (
+        "Asked for between the points it was trained on, against the stored finer truth. "
+        "Interpolated: the same rollout on its own grid, carried there by an interpolant. Floor: "
+        "the true coarse frames through the codec."
+    )
+    return part(
+        f"{prefix}super-resolution", "Super-resolution", paragraph(said, "note"),
+        _section_table(SUPER_COLUMNS, super_resolution_rows(content)), gallery(pictures), level=3,
+    )  # fmt: skip
+
+
 def _pdebench(content: Mapping[str, Any], folder: Path, prefix: str, clock: str) -> str:
     shown = content.get("metrics") or {}
     mean = content.get("mean") or {}
@@ -290,5 +315,6 @@ _MAKERS = {
     "energy": _energy,
     "uncertainty": _uncertainty,
     "ttc": _ttc,
+    "super_resolution": _super_resolution,
     "pdebench_compat": _pdebench,
 }
