@@ -6,9 +6,9 @@ L2 of each state), residual prediction, unrolling 1, 2, 4, early frames drawn mo
 of 32, Muon for the matrices of the 1x1 convolutions and AdamW for the rest at 8e-3, 100 steps of
 warm-up, cosine; and what the operator is told: the state, the parameter on [-1, 1], the logarithm
 of the time step over the usual one, here a constant and zero (--bare: the state alone; initial
-weights of the first layer are then larger). Everything else is its own: a plain loop, reading by hand, the library's FNO as it
-is but for its last layer, which starts at zero. Both take as many steps and choose the best of as
-many validations.
+weights of the first layer are then larger). Everything else is its own: a plain loop, reading by
+hand, the library's FNO as it is but for its last layer, which starts at zero. Both take as many
+steps and choose the best of as many validations.
 
     python benchmarks/fno_script.py --home /tmp/fno_script [--steps 1200] [--seeds 0 1] [--bare]
 
@@ -82,8 +82,8 @@ class Stepper(nn.Module):
         with warnings.catch_warnings():
             from neuralop.models import FNO
         self.fno = FNO(
-            n_modes=(30,), in_channels=1 if bare else 3, out_channels=1, hidden_channels=32, n_layers=4,
-            positional_embedding=None,
+            n_modes=(30,), in_channels=1 if bare else 3, out_channels=1, hidden_channels=32,
+            n_layers=4, positional_embedding=None,
         )  # fmt: skip
         last = self.fno.projection.fcs[-1]
         nn.init.zeros_(last.weight)
