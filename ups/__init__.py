@@ -7,7 +7,7 @@ used, so that `import ups` stays cheap:
     open_store, TrajectoryStore, PointStore                   reading it
     Windows, Augmentation, Mixture, load_batches              training samples of it
     load_experiment, train, resume, build_caches              training
-    load_run, rollout, judge, nrmse                           using and judging a run
+    load_run, infer, rollout, judge, nrmse, export_run        using and judging a run
     add_entry, rank                                           leaderboard
     quickstart                                                all of it once
 """
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from ups.data.reading.windows import Windows
     from ups.data.store import TrajectoryStore
     from ups.data.versions import open_store
+    from ups.evaluation.export import export_run
+    from ups.evaluation.inference.forecast import infer
     from ups.evaluation.metrics import nrmse
     from ups.evaluation.rollout import rollout
     from ups.leaderboard.entries import add as add_entry
@@ -60,7 +62,9 @@ _HOME = {
     "build_caches": "training.latents",
     "convert": "data.convert",
     "download": "data.download.run",
+    "export_run": "evaluation.export",
     "generate": "data.generate",
+    "infer": "evaluation.inference.forecast",
     "judge": "pipeline.judge",
     "load_batches": "data.reading.loader",
     "load_card": "registry",
@@ -91,7 +95,9 @@ __all__ = [
     "build_caches",
     "convert",
     "download",
+    "export_run",
     "generate",
+    "infer",
     "judge",
     "load_batches",
     "load_card",

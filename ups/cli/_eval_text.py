@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ups.cli import _output
+from ups.runs.history import sparkline
 
 
 def print_report(report: Any) -> None:
@@ -43,6 +44,11 @@ def _notes(report: Any) -> list[tuple[str, str]]:
     if interval:
         notes.append(("sure", "nRMSE mean between {:.4f} and {:.4f} (95 %)".format(*interval)))
     sections = report.sections
+    curve = report.rows[0].per_step.get("nrmse_median", [])
+    if len(curve) > 1:
+        ends = f"{_number(curve[0])} to {_number(curve[-1])}"
+        line = sparkline([float("nan") if value is None else value for value in curve])
+        notes.append(("over time", f"{line}  median {ends}"))
     if step := sections.get("one_step"):
         error = step["metrics"]["nrmse"]["mean"]
         notes.append(("one step", f"nRMSE {_number(error)} from true frames"))
