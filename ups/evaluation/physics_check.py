@@ -221,7 +221,7 @@ def _gate(measure: Measure, entry: Mapping[str, Any]) -> Gate:
         name=measure.name,
         kind="physics",
         passed=passed,
-        detail=f"{measure.name}: {measure.what} is {shown}, {'within' if passed else 'above'} the "
+        detail=f"{measure.what} is {shown}, {'within' if passed else 'above'} the "
         f"tolerance of {limit:.3g} (the truth's own is {entry['reference']:.3g}, at worst "
         f"{entry['spread']['reference']['max']:.3g})",
         value=value if finite else None,
