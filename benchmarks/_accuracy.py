@@ -77,6 +77,7 @@ _SMALL_BATCHES = (
     "stages.codec.steps=50", "stages.operator.batch_size=32",
     "stages.operator.optimizer={kind: muon_hybrid, lr: 8.0e-3}",
 )  # fmt: skip
+_FEW = ("stages.codec.steps=50",)
 _FINE = ("codec.patch_size=4", "operator.width=48", *_SMALL_BATCHES)
 _FINER = ("codec.patch_size=8", "operator.width=64", *_SMALL_BATCHES)
 
@@ -88,8 +89,8 @@ TASKS = {
              stride_x=2, config="burgers1d", ours=_FINE, shared=_MOVED, baselines=_LINE),
         Task("burgers_nu0.001_256", "burgers1d", {"nu": 0.001}, 1800, 0.5, points=256, frames=41,
              config="burgers1d", ours=_FINER, shared=_MOVED, baselines=_LINE),
-        Task("burgers_nu0.01", "burgers1d", {"nu": 0.01}, 1800, 0.5, points=256, frames=41,
-             stride_x=2, config="burgers1d", ours=_FINE, shared=_MOVED, baselines=_LINE),
+        Task("burgers_nu0.01_256", "burgers1d", {"nu": 0.01}, 1800, 0.5, points=256, frames=41,
+             config="burgers1d", ours=_FEW, baselines=_LINE),
         Task("advection_beta0.4", "advection1d", {"beta": 0.4}, 1800, 0.5, points=256, frames=41,
              stride_x=2, config="advection1d", ours=_FINE, shared=("data.augment=[shift]",),
              baselines=_LINE),
