@@ -21,3 +21,13 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one key, e.g. --set seed=1."),
 ]
+
+RunArgument = Annotated[
+    str | None,
+    typer.Argument(help="Folder, name/id or name of a run.", show_default="the newest"),
+]
+StageOption = Annotated[
+    str | None,
+    typer.Option("--stage", help="Whose checkpoint.", show_default="the last that finished"),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]

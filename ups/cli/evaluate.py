@@ -8,78 +8,86 @@ import typer
 
 from ups import paths
 from ups.cli import _eval_text, _output
-from ups.cli._options import Json
+from ups.cli._options import Device, Json, RunArgument, StageOption
 from ups.errors import GateError, UsageError
 
 SPLITS = ("valid", "test", "all")
 
+Protocols = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--protocol",
+        help="own (the config's), ic, pdebench, well or a YAML file; may be repeated.",
+        show_default="own, and those in evaluation.protocols",
+    ),
+]
+Horizon = Annotated[
+    int | None, typer.Option(min=1, help="Frames to predict.", show_default="to the end")
+]
+History = Annotated[
+    int | None, typer.Option(min=1, help="True frames given.", show_default="from the config")
+]
+Split = Annotated[
+    str | None,
+    typer.Option(help="test or valid; with --version also all.", show_default="from the config"),
+]
+OtherVersion = Annotated[
+    str | None,
+    typer.Option(
+        help="Judge on another converted version, unseen in training.",
+        show_default="the run's own",
+    ),
+]
+Task = Annotated[str | None, typer.Option(help="One task of several.", show_default="all of them")]
+Members = Annotated[int, typer.Option(min=0, help="Ensemble drawn from the residual model.")]
+Partners = Annotated[
+    list[str] | None,
+    typer.Option("--with", metavar="RUN", help="Ensemble with runs of other seeds."),
+]
+Ttc = Annotated[
+    bool, typer.Option("--ttc", help="Test-time compute: candidates scored by physics.")
+]
+Candidates = Annotated[int, typer.Option(min=1, help="With --ttc: drawn at each step.")]
+Beam = Annotated[int, typer.Option(min=1, help="With --ttc: kept at each step.")]
+LookAhead = Annotated[int, typer.Option(min=0, help="With --ttc: steps.")]
+Budget = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="With --ttc: evaluations of networks for a trajectory.",
+        show_default="no limit",
+    ),
+]
+Finer = Annotated[
+    str | None,
+    typer.Option(
+        "--super-resolution",
+        metavar="VERSION,...",
+        help="Judge on finer grids too; auto finds them.",
+    ),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 5 if any gate is missed.")]
+
 
 def evaluate(
-    run: Annotated[
-        str | None,
-        typer.Argument(help="Folder, name/id or name of a run.", show_default="the newest"),
-    ] = None,
-    protocol: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="own (the config's), ic, pdebench, well or a YAML file; may be repeated.",
-            show_default="own, and those in evaluation.protocols",
-        ),
-    ] = None,
-    horizon: Annotated[
-        int | None, typer.Option(min=1, help="Frames to predict.", show_default="to the end")
-    ] = None,
-    history: Annotated[
-        int | None, typer.Option(min=1, help="True frames given.", show_default="from the config")
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="test or valid; with --version also all.", show_default="from the config"
-        ),
-    ] = None,
-    version: Annotated[
-        str | None,
-        typer.Option(
-            help="Judge on another converted version, unseen in training.",
-            show_default="the run's own",
-        ),
-    ] = None,
-    task: Annotated[
-        str | None, typer.Option(help="One task of several.", show_default="all of them")
-    ] = None,
-    stage: Annotated[
-        str | None, typer.Option(help="Whose checkpoint.", show_default="the last that finished")
-    ] = None,
-    members: Annotated[
-        int, typer.Option(min=0, help="Ensemble drawn from the residual model.")
-    ] = 0,
-    partner: Annotated[
-        list[str] | None,
-        typer.Option("--with", metavar="RUN", help="Ensemble with runs of other seeds."),
-    ] = None,
-    ttc: Annotated[
-        bool, typer.Option("--ttc", help="Test-time compute: candidates scored by physics.")
-    ] = False,
-    candidates: Annotated[int, typer.Option(min=1, help="With --ttc: drawn at each step.")] = 8,
-    beam: Annotated[int, typer.Option(min=1, help="With --ttc: kept at each step.")] = 2,
-    look_ahead: Annotated[int, typer.Option(min=0, help="With --ttc: steps.")] = 1,
-    budget: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="With --ttc: evaluations of networks for a trajectory.",
-            show_default="no limit",
-        ),
-    ] = None,
-    super_resolution: Annotated[
-        str | None,
-        typer.Option(metavar="VERSION,...", help="Judge on finer grids too; auto finds them."),
-    ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 5 if any gate is missed.")
-    ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    run: RunArgument = None,
+    protocol: Protocols = None,
+    horizon: Horizon = None,
+    history: History = None,
+    split: Split = None,
+    version: OtherVersion = None,
+    task: Task = None,
+    stage: StageOption = None,
+    members: Members = 0,
+    partner: Partners = None,
+    ttc: Ttc = False,
+    candidates: Candidates = 8,
+    beam: Beam = 2,
+    look_ahead: LookAhead = 1,
+    budget: Budget = None,
+    super_resolution: Finer = None,
+    strict: Strict = False,
+    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Roll a run out on unseen trajectories, decode, and compare with the truth and persistence.

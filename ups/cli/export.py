@@ -9,22 +9,18 @@ import typer
 
 from ups import paths
 from ups.cli import _output
+from ups.cli._options import RunArgument, StageOption
 
 
 def export(
-    run: Annotated[
-        str | None,
-        typer.Argument(help="Folder, name/id or name of a run.", show_default="the newest"),
-    ] = None,
+    run: RunArgument = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write.", show_default="RUN/export")
     ] = None,
     task: Annotated[
         str | None, typer.Option(help="One task of several.", show_default="the only one")
     ] = None,
-    stage: Annotated[
-        str | None, typer.Option(help="Whose checkpoint.", show_default="the last that finished")
-    ] = None,
+    stage: StageOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
 ) -> None:
     """Write codec and operator as torch.export programs that run without ups.

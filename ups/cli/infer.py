@@ -9,14 +9,12 @@ import typer
 
 from ups import paths
 from ups.cli import _output
+from ups.cli._options import Device, RunArgument, StageOption
 from ups.errors import UsageError
 
 
 def infer(
-    run: Annotated[
-        str | None,
-        typer.Argument(help="Folder, name/id or name of a run.", show_default="the newest"),
-    ] = None,
+    run: RunArgument = None,
     source: Annotated[
         Path | None,
         typer.Option("--input", help="Initial state: .npy, .npz, .h5 or .nc, physical units."),
@@ -56,14 +54,12 @@ def infer(
     task: Annotated[
         str | None, typer.Option(help="One task of several.", show_default="the only one")
     ] = None,
-    stage: Annotated[
-        str | None, typer.Option(help="Whose checkpoint.", show_default="the last that finished")
-    ] = None,
+    stage: StageOption = None,
     extrapolate: Annotated[
         bool, typer.Option("--extrapolate", help="Accept values beyond those trained on.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Predict from an initial state of your own, and write the rollout.
 
