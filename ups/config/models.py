@@ -196,6 +196,12 @@ class LatentOperatorConfig(BackboneConfig):
     normalise: bool = Field(
         True, description="Divide deviations from the mean by their RMS, per sample and field."
     )
+    conserve: bool = Field(
+        True, description="Take the mean off the update of fields whose mean the PDE keeps."
+    )
+    conditioning: bool = Field(
+        True, description="Tell the network PDE parameters, amplitudes and means of a sample."
+    )
     input_scaling: Literal["none", "channel"] = Field(
         "none",
         description="'channel': divide every token channel by its own size over the training "

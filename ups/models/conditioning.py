@@ -26,6 +26,8 @@ class Conditioner(nn.Module):
     Args:
         extra: Further numbers per sample, of order one (a flow's time, a noise level), each
             embedded by sines and cosines of growing frequency.
+        told: Whether numbers and PDE parameters are; without them a vector of each task stands in
+            their place.
 
     Shape:
         numbers: (batch, 3 * num_fields): log amplitude, amplitude and mean of each field
@@ -35,12 +37,22 @@ class Conditioner(nn.Module):
 
     traits: Tensor
 
-    def __init__(self, width: int, layouts: Mapping[str, TokenLayout], extra: int = 0) -> None:
+    def __init__(
+        self,
+        width: int,
+        layouts: Mapping[str, TokenLayout],
+        extra: int = 0,
+        *,
+        told: bool = True,
+    ) -> None:
         super().__init__()
         self.spacing = {task: layout.dt or 1.0 for task, layout in layouts.items()}
         self.numbers = nn.ModuleDict({
             task: nn.Linear(3 * layout.num_fields + layout.num_parameters, width)
-            for task, layout in layouts.items()
+            for task, layout in layouts.items() if told
+        })  # fmt: skip
+        self.untold = nn.ParameterDict({
+            task: nn.Parameter(torch.zeros(width)) for task in layouts if not told
         })  # fmt: skip
         self.pace = nn.Linear(1, width, bias=False)
         nn.init.normal_(self.pace.weight, std=0.5)
@@ -65,9 +77,12 @@ class Conditioner(nn.Module):
     ) -> Float[Tensor, "batch width"]:
         with torch.autocast(numbers.device.type, enabled=False):
             numbers = at_least_float32(numbers)
-            told = torch.cat([numbers, given.parameters.to(numbers)], -1)
             pace = (given.dt.to(numbers) / self.spacing[task]).log()[:, None]
-            condition = self.numbers[task](told) + self.pace(pace)
+            if task in self.numbers:
+                told = torch.cat([numbers, given.parameters.to(numbers)], -1)
+                condition = self.numbers[task](told) + self.pace(pace)
+            else:
+                condition = self.untold[task] + self.pace(pace)
             if self.kind is not None:
                 condition = condition + self.traits[self.rows[task]] @ self.kind
             columns = () if extra is None else extra.to(numbers).unbind(-1)

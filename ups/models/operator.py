@@ -42,7 +42,8 @@ class LatentOperator(nn.Module):
 
     per sample and field, with s the typical size of a step, t the time step over the usual one,
     and cond = (log r, r, mean, PDE parameters, log t, kind of problem). The mean of f is removed
-    for the fields that the PDE conserves. Earlier frames enter as (z_earlier - z) / (r s t).
+    for the fields that the PDE conserves, if `conserve`; without `conditioning` only the time step
+    and the kind of problem are left of cond. Earlier frames enter as (z_earlier - z) / (r s t).
     Without `normalise` v / r is the z-scored state and r is left out of the update. Steady
     problems have no state: z' = s f(context; cond).
 
@@ -59,7 +60,7 @@ class LatentOperator(nn.Module):
     def __init__(self, config: LatentOperatorConfig, layouts: Mapping[str, TokenLayout]) -> None:
         super().__init__()
         self.config, self.layouts, self.history = config, dict(layouts), config.history
-        self.conditioner = Conditioner(config.width, layouts)
+        self.conditioner = Conditioner(config.width, layouts, told=config.conditioning)
         self.backbone = Backbone(config, layouts)
         self.ports = nn.ModuleDict(
             {task: Port(task, config, layout) for task, layout in layouts.items()}
@@ -81,7 +82,10 @@ class LatentOperator(nn.Module):
         earlier = [(frame - now) / step for frame in history.unbind(1)[:-1]]
         x = torch.cat([port.present(now, state), *earlier, context], -1)
         numbers = torch.cat([state.amplitude.log(), state.amplitude, state.mean], -1)
-        return now + without_mean(self._network(x, numbers, given, task), layout) * step
+        update = self._network(x, numbers, given, task)
+        if self.config.conserve:
+            update = without_mean(update, layout)
+        return now + update * step
 
     def _network(
         self,

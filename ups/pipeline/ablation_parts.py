@@ -162,6 +162,13 @@ def _history(session: Session) -> Overrides | None:
     return ("operator.history=1",) if session.experiment.operator.history > 1 else None
 
 
+def _conserve(session: Session) -> Overrides | None:
+    operator = session.experiment.operator
+    kept = any(task.card.pde.conserved and not task.is_steady for task in session.tasks)
+    is_on = isinstance(operator, LatentOperatorConfig) and operator.conserve
+    return ("operator.conserve=false",) if kept and is_on else None
+
+
 def _learned(session: Session) -> Overrides | None:
     """Codecs without what they learn: the linear one alone."""
     experiment = session.experiment
@@ -188,6 +195,9 @@ _ALL = (
          _without_stages("consistency_distill")),
     Part("normalise", "division of states by their amplitude, per sample and field",
          _operator("normalise", False, lambda one: one.normalise)),
+    Part("conserve", "taking the mean off the update of conserved fields", _conserve),
+    Part("conditioning", "PDE parameters, amplitudes and means told to the network",
+         _operator("conditioning", False, lambda one: one.conditioning)),
     Part("input_scaling", "division of token channels by their size over the training split",
          _operator("input_scaling", "none", lambda one: one.input_scaling != "none")),
     Part("wrapper", "the amplitude-normalised, conserving form around a baseline",

@@ -92,3 +92,16 @@ def test_half_precision_regions_leave_the_condition_in_float32():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = module(*arguments)
     assert torch.equal(inside, module(*arguments))
+
+
+def test_who_is_not_told_hears_the_time_step_only():
+    torch.manual_seed(0)
+    silent = Conditioner(16, {"a": RING}, told=False)
+    one = silent(numbers(), given(), "a")
+    assert torch.equal(one, silent(numbers() + 1, given(), "a"))
+    other = replace(given(), parameters=given().parameters.flip(0))
+    assert torch.equal(one, silent(numbers(), other, "a"))
+    assert not torch.equal(one, silent(numbers(), given(dt=0.2), "a"))
+    assert one.shape == (3, 16)
+    one.sum().backward()
+    assert all(weight.grad is not None for weight in silent.parameters())

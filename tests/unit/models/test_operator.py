@@ -180,6 +180,21 @@ def test_the_next_state_depends_on_the_parameters(mixer):
     assert (change.flatten(1).norm(dim=1) > 1e-2).all()
 
 
+def test_without_conditioning_it_does_not():
+    layout = layout_of()
+    operator, now = operator_of({"a": layout}, conditioning=False), states(layout)
+    told = given(layout)
+    shuffled = Given(told.parameters.flip(0) + 1, told.dt)
+    assert torch.equal(operator(now, shuffled, "a"), operator(now, told, "a"))
+
+
+def test_without_conserving_the_mean_may_move():
+    layout = layout_of(conserved=(True, True))
+    operator, now = operator_of({"a": layout}, conserve=False), states(layout)
+    change = operator(now, given(layout), "a") - now[:, -1]
+    assert change[..., : layout.num_fields].mean(1).abs().min() > 1e-4
+
+
 def test_the_change_goes_to_zero_with_the_time_step_and_is_not_just_proportional():
     layout = layout_of()
     operator, now = operator_of(layout), states(layout)

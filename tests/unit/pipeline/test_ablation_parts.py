@@ -44,7 +44,8 @@ def test_every_part_that_is_taken_away_is_gone_and_nothing_else_changes(small):
         same = set(Experiment.model_fields) - touched
         assert all(getattr(smaller, key) == getattr(experiment, key) for key in same)
     expected = {
-        "diff_residual", "consistency_distill", "normalise", "input_scaling", "history", "local",
+        "diff_residual", "consistency_distill", "normalise", "conserve", "conditioning",
+        "input_scaling", "history", "local",
         "positions", "neighbours", "learned_codec", "unroll", "early_bias", "max_stride", "muon",
         "schedule", "ema", "grad_clip", "augment", "noise", "forward_loss", "nrmse_loss",
     }  # fmt: skip
