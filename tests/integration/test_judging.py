@@ -79,6 +79,11 @@ def test_other_settings_do_not_touch_the_reports_of_the_config(run):
     assert json.loads((run / "report.custom.json").read_text())["protocol"]["horizon"] == 3
 
 
+def test_the_last_stage_may_be_named_without_another_report(run):
+    (own, *_) = judge(run, Request(stage="operator", brief=True))
+    assert own.report.protocol_name == "own"
+
+
 def test_a_protocol_that_was_asked_for_and_does_not_fit_is_an_error(run, tmp_path):
     path = tmp_path / "long.yaml"
     path.write_text("{history: 14, horizon: 9}")

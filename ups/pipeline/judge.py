@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ups import checkpoint as checkpoints
 from ups import runs
 from ups.config.schema import EvaluationConfig, Experiment
 from ups.config.stages import StageName
@@ -114,7 +115,7 @@ def _contexts(
     def opened(chosen: EvaluationConfig, name: str) -> Context:
         return open_context(
             run, task=task, stage=request.stage, settings=chosen,
-            protocol_name=f"{name}@{request.version}" if request.version else name,
+            protocol_name=_labelled(name, run, request),
             version=request.version, device=device,
         )  # fmt: skip
 
@@ -142,6 +143,13 @@ def _contexts(
         if context.protocol().id not in seen:
             seen.add(context.protocol().id)
             yield context
+
+
+def _labelled(name: str, run: Path, request: Request) -> str:
+    """The protocol's name, with what else differs from the run's last stage on its own data."""
+    if request.stage is not None and request.stage != checkpoints.last_stage(run):
+        name = f"{name}-{request.stage}"
+    return f"{name}@{request.version}" if request.version else name
 
 
 def _judged(
@@ -185,8 +193,7 @@ def _more(
 
 
 def own_reports(found: Sequence[Judged]) -> list[Report]:
-    """The first one of each task: under the protocol of the run's config, unless that was not
-    asked for."""
+    """The first one of each task: the config's own protocol, unless others were asked for."""
     first: dict[str, Report] = {}
     for one in found:
         first.setdefault(one.evaluation.task, one.report)
