@@ -143,6 +143,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_version(raw: Path, home: Path) ->
     result = subprocess.run(
         [sys.executable, "-m", "ups", *arguments],
         capture_output=True, text=True, check=False, preexec_fn=limit,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},  # cut-off modules spoil later imports
     )  # fmt: skip
     assert result.returncode == 3, result.stderr
     assert "the file-size limit is reached" in result.stderr

@@ -73,7 +73,7 @@ def write_store(home: Path, space: tuple[int, ...], periodic: tuple[bool, ...]) 
     [
         ("2d periodic", "spectral"),
         ("2d mixed", "conv"),
-        ("2d mixed", "spectral"),
+        pytest.param("2d mixed", "spectral", marks=pytest.mark.slow),
         ("3d mixed", "attention"),
     ],
 )

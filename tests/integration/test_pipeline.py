@@ -149,7 +149,7 @@ def test_pdebench_made_file_goes_all_the_way(home: Path, shared_pdebench: Path) 
     assert rows["model"] < rows["persistence"]
 
 
-@pytest.mark.parametrize("mixer", ["conv", "attention"])
+@pytest.mark.parametrize("mixer", [pytest.param("conv", marks=pytest.mark.slow), "attention"])
 def test_every_mixer_trains_below_persistence(home: Path, mixer: str) -> None:
     ups("data", "generate", "burgers1d", "--num-trajectories", "80", "--points", "64",
         "--frames", "11", "--param", "nu=0.1")  # fmt: skip

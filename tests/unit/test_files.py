@@ -167,6 +167,7 @@ def test_conversion_onto_a_full_disk_is_one_clear_error_and_leaves_nothing(
         from ups.data.convert import convert
         from ups.errors import DataError
         from ups.registry import load_card
+        sys.dont_write_bytecode = True  # a cut-off module would spoil later imports
         resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
         try:
             convert(load_card("advection1d"), [Path(sys.argv[1])], version="full")

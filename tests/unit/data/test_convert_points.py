@@ -294,6 +294,7 @@ from ups.data.conversion.points import convert_points
 from ups.data.conversion.plan import Recipe
 from ups.errors import DataError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+sys.dont_write_bytecode = True  # a cut-off module would spoil later imports
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 try:
     convert_points(make_card(), [Path({raw!r})], recipe=Recipe())

@@ -300,6 +300,7 @@ def test_a_full_disk_is_one_line_and_what_is_done_is_kept(limit, kept, tmp_path)
     process = ups(
         *arguments, "--out", str(tmp_path), "--workers", "2" if kept else "1",
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},  # cut-off modules spoil later imports
     )  # fmt: skip
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 3, stderr

@@ -264,6 +264,7 @@ from ups.data.layouts.points import PointsWriter
 from ups.errors import DataError
 from ups.files import atomic_path
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+sys.dont_write_bytecode = True  # a cut-off module would spoil later imports
 resource.setrlimit(resource.RLIMIT_FSIZE, (2**21, 2**21))
 try:
     with atomic_path(Path({target!r})) as temporary:
