@@ -38,7 +38,12 @@ OtherVersion = Annotated[
         show_default="the run's own",
     ),
 ]
-Task = Annotated[str | None, typer.Option(help="One task of several.", show_default="all of them")]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        "--task", "--dataset", help="One task of several, by name.", show_default="all of them"
+    ),
+]
 Members = Annotated[int, typer.Option(min=0, help="Ensemble drawn from the residual model.")]
 Partners = Annotated[
     list[str] | None,
