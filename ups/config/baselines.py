@@ -202,7 +202,7 @@ def _sizes(model: Model, domain: Domain) -> dict[str, Any]:
 
 
 def _learning_rate(axes: int) -> float:
-    """Of Muon, chosen on validation in one dimension: FNO 8e-3 before 4e-3 (docs/benchmarks.md),
-    U-Net and DiT 8e-3 before 2e-3. In more it is that of configs/fno2d.yaml, for all.
+    """Of Muon, chosen on validation in one and two dimensions, where 8e-3 came before 4e-3 and 2e-3
+    for Fourier operators, U-Net and DiT (docs/baselines.md). In three nothing was measured.
     """
-    return 8e-3 if axes == 1 else 4e-3
+    return 8e-3 if axes < 3 else 4e-3
