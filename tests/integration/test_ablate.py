@@ -6,29 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
-from tiny_runs import SMALL
-from typer.testing import CliRunner, Result
+from tiny_commands import ups
 
 from ups import runs
-from ups.cli.main import app
 from ups.pipeline.ablation_parts import PARTS
-
-
-def ups(*arguments: str, code: int = 0) -> Result:
-    result = CliRunner(env={"COLUMNS": "80"}).invoke(app, list(arguments))
-    assert result.exit_code == code, (arguments, result.output, result.exception)
-    return result
-
-
-@pytest.fixture
-def config(home: Path, tmp_path: Path) -> str:
-    ups("data", "generate", "advection1d", "--num-trajectories", "20", "--points", "32",
-        "--frames", "9", "--param", "beta=0.4")  # fmt: skip
-    ups("data", "convert", "advection1d")
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(SMALL | {"name": "tiny", "data": {"dataset": "advection1d"}}))
-    return str(path)
 
 
 def test_every_part_is_listed_with_what_it_is():

@@ -5,29 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-import yaml
-from tiny_runs import SMALL
-from typer.testing import CliRunner, Result
+from tiny_commands import ups
 
 from ups import paths, runs
-from ups.cli.main import app
-
-
-def ups(*arguments: str, code: int = 0) -> Result:
-    result = CliRunner(env={"COLUMNS": "80"}).invoke(app, list(arguments))
-    assert result.exit_code == code, (arguments, result.output, result.exception)
-    return result
-
-
-@pytest.fixture
-def config(home: Path, tmp_path: Path) -> str:
-    ups("data", "generate", "advection1d", "--num-trajectories", "20", "--points", "32",
-        "--frames", "9", "--param", "beta=0.4")  # fmt: skip
-    ups("data", "convert", "advection1d")
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(SMALL | {"name": "tiny", "data": {"dataset": "advection1d"}}))
-    return str(path)
 
 
 def test_a_benchmark_is_one_table_and_goes_on_where_it_stopped(config: str, tmp_path: Path):

@@ -13,33 +13,15 @@ from pathlib import Path
 import optuna
 import pytest
 import yaml
-from tiny_runs import SMALL
-from typer.testing import CliRunner, Result
+from tiny_commands import ups
 
 from ups import paths, runs
-from ups.cli.main import app
 from ups.pipeline import sweep as sweeps
 from ups.pipeline.space import Space
 from ups.pipeline.sweep import Sweep, Watcher, default_storage, open_study
 from ups.pipeline.sweep_workers import Point, best, pareto, points_of, run_sweep
 
 WIDTHS = {"parameters": {"operator.width": {"choice": [8, 16]}}, "pruner": {"kind": "none"}}
-
-
-def ups(*arguments: str, code: int = 0) -> Result:
-    result = CliRunner(env={"COLUMNS": "80"}).invoke(app, list(arguments))
-    assert result.exit_code == code, (arguments, result.output, result.exception)
-    return result
-
-
-@pytest.fixture
-def config(home: Path, tmp_path: Path) -> str:
-    ups("data", "generate", "advection1d", "--num-trajectories", "20", "--points", "32",
-        "--frames", "9", "--param", "beta=0.4")  # fmt: skip
-    ups("data", "convert", "advection1d")
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(SMALL | {"name": "tiny", "data": {"dataset": "advection1d"}}))
-    return str(path)
 
 
 def job(config: str, content: dict = WIDTHS, **options) -> Sweep:
