@@ -127,6 +127,11 @@ class CacheConfig(Config):
 
     dtype: Literal["float16", "float32"] = "float16"
     shard_bytes: PositiveInt = Field(256 * 2**20, description="Upper size of one shard file.")
+    pull: bool | Annotated[str, Field(min_length=1)] = Field(
+        False,
+        description="Where a cache that is not here is taken from before it is built: a remote's "
+        "name, or true for the default remote. Codec and data that are missing come along.",
+    )
 
 
 class GatesConfig(Config):
