@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -88,6 +88,7 @@ class Manifest:
         created: UTC, as in the manifest's name (`STAMP`).
         ups: The version of the package that wrote it.
         labels: What people and commands want to know without fetching anything.
+        partial: Files of which the pieces are only some, such as a store without training data.
 
     Raises:
         ValueError: An unsafe name or path, or pieces that do not make up the files.
@@ -101,6 +102,7 @@ class Manifest:
     created: str
     ups: str
     labels: Mapping[str, Any] = field(default_factory=dict)
+    partial: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -110,7 +112,7 @@ class Manifest:
             check_path(path)
         _check_nesting(self.files)
         _check_objects(self.objects)
-        _check_cover(self.objects, self.files)
+        _check_cover(self.objects, self.files, self.partial)
 
     @property
     def identity16(self) -> str:
@@ -177,11 +179,12 @@ class Manifest:
             objects=tuple(_read_object(item) for item in body["objects"]),
             files={_text(path): _count(size) for path, size in body["files"].items()},
             labels=dict(body["labels"]),
+            partial=tuple(_text(path) for path in body.get("partial", ())),
             **texts,
         )
 
     def _content(self) -> dict[str, Any]:
-        return {
+        content: dict[str, Any] = {
             "format": FORMAT,
             "kind": self.kind,
             "name": self.name,
@@ -192,6 +195,7 @@ class Manifest:
             "files": dict(self.files),
             "objects": [_write_object(item) for item in self.objects],
         }
+        return content | ({"partial": list(self.partial)} if self.partial else {})
 
 
 def identity16(identity: Mapping[str, Any]) -> str:
@@ -264,8 +268,12 @@ def _check_objects(objects: Sequence[Object]) -> None:
                 raise ValueError(f"object {item.sha256}: a piece of {piece.path!r} is not in it")
 
 
-def _check_cover(objects: Sequence[Object], sizes: Mapping[str, int]) -> None:
-    """Every byte of every file is in exactly one piece."""
+def _check_cover(
+    objects: Sequence[Object], sizes: Mapping[str, int], partial: Collection[str]
+) -> None:
+    """Every byte of every file is in one piece; of partial files, in one at most."""
+    if unknown := set(partial) - set(sizes):
+        raise ValueError(f"{sorted(unknown)[0]!r} is partial and not a listed file")
     runs: dict[str, list[tuple[int, int]]] = {path: [] for path in sizes}
     for item in objects:
         for piece in item.pieces:
@@ -275,7 +283,8 @@ def _check_cover(objects: Sequence[Object], sizes: Mapping[str, int]) -> None:
     for path, found in runs.items():
         found.sort()
         edges = [(0, 0), *found, (sizes[path], sizes[path])]
-        if not found or any(end != start for (_, end), (start, _) in pairwise(edges)):
+        steps = [start - end for (_, end), (start, _) in pairwise(edges)]
+        if not found or min(steps) < 0 or (path not in partial and max(steps) > 0):
             raise ValueError(f"the pieces of {path!r} have gaps or overlap, or are not its size")
 
 
