@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,19 @@ def fill_rows(array: Any, blocks: Iterable[Array]) -> None:
         raise ValueError(f"{array.name}: {written} of {rows} rows")
 
 
+@dataclass(frozen=True)
+class Extent:
+    """A run of bytes of a file of a store.
+
+    Attributes:
+        path: Relative to the store's folder; empty where the store is one file.
+    """
+
+    path: str
+    offset: int
+    size: int
+
+
 class ShardedRows:
     """Read-only rows of one array, mapped where its shards allow it.
 
@@ -107,6 +121,27 @@ class ShardedRows:
         ]
         return np.concatenate(pieces)
 
+    def extents(self, start: int, stop: int) -> Iterator[Extent]:
+        """Where rows `start` to `stop` lie in shards that can be mapped."""
+        row_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
+        while start < stop:
+            shard = start // self._per_shard
+            end = min(stop, (shard + 1) * self._per_shard)
+            offset = (start - shard * self._per_shard) * row_bytes
+            yield Extent(self._key(shard), offset, (end - start) * row_bytes)
+            start = end
+
+    def indexes(self, start: int, stop: int) -> Iterator[tuple[Extent, bytes]]:
+        """Where the index of each shard of these rows lies, and what it is if it can be mapped."""
+        for shard in range(start // self._per_shard, -(-stop // self._per_shard)):
+            at, index = self._expected_index(shard)
+            yield Extent(self._key(shard), at, index.nbytes), index.tobytes()
+
+    @property
+    def plain(self) -> bool:
+        """Whether chunks are uncompressed rows; shards of such an array can be mapped."""
+        return self._plain
+
     @property
     def mapped(self) -> bool:
         """Whether every shard can be mapped."""
@@ -136,25 +171,32 @@ class ShardedRows:
             raise self._damaged(index, "the file is missing")
         if not self._plain:
             return None
-        rows = min(self._per_shard, len(self) - index * self._per_shard)
-        chunks, slots = -(-rows // self._chunk), self._per_shard // self._chunk
-        chunk_bytes = self._chunk * self.dtype.itemsize * math.prod(self.shape[1:])
-        expected = np.full((slots, 2), _ABSENT)
-        expected[:chunks, 0] = np.arange(chunks, dtype=np.uint64) * np.uint64(chunk_bytes)
-        expected[:chunks, 1] = chunk_bytes
+        at, expected = self._expected_index(index)
         with path.open("rb") as file:
-            size = file.seek(0, 2)
-            if size != chunks * chunk_bytes + expected.nbytes + 4:  # 4: the index's checksum
+            if file.seek(0, 2) != at + expected.nbytes + 4:  # 4: the index's checksum
                 return None
-            file.seek(chunks * chunk_bytes)
-            found = np.frombuffer(file.read(expected.nbytes), "<u8").reshape(slots, 2)
-        if not np.array_equal(found, expected):
-            return None
-        shape = (chunks * self._chunk, *self.shape[1:])
+            file.seek(at)
+            if file.read(expected.nbytes) != expected.tobytes():
+                return None
+        row_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
+        shape = (at // row_bytes, *self.shape[1:])
         return np.asarray(np.memmap(path, self.dtype, mode="r", shape=shape))
 
+    def _expected_index(self, shard: int) -> tuple[int, Array]:
+        """Of a shard that can be mapped: the index's first byte, and (chunk, offset and size)."""
+        rows = min(self._per_shard, len(self) - shard * self._per_shard)
+        chunks, slots = -(-rows // self._chunk), self._per_shard // self._chunk
+        chunk_bytes = self._chunk * self.dtype.itemsize * math.prod(self.shape[1:])
+        expected = np.full((slots, 2), _ABSENT, "<u8")
+        expected[:chunks, 0] = np.arange(chunks, dtype=np.uint64) * np.uint64(chunk_bytes)
+        expected[:chunks, 1] = chunk_bytes
+        return chunks * chunk_bytes, expected
+
+    def _key(self, shard: int) -> str:
+        return "/".join([self._folder.name, "c", str(shard), *("0" for _ in self.shape[1:])])
+
     def _file(self, shard: int) -> Path:
-        return self._folder.joinpath("c", str(shard), *("0" for _ in self.shape[1:]))
+        return self._folder.parent / self._key(shard)
 
     def _damaged(self, shard: int, what: str) -> DataError:
         return DataError(f"{self._file(shard)}: damaged: {what}", hint="convert again with --force")
