@@ -8,7 +8,7 @@ from typing import Any
 from ups.config.schema import TrackingConfig
 from ups.errors import RemoteError, UsageError
 from ups.pipeline.space import Distribution, Space
-from ups.training.tracking.weights_and_biases import failures, has_key
+from ups.transfer.wandb_access import failures, has_key
 
 
 def wandb_sweep(

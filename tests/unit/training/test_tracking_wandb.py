@@ -15,12 +15,8 @@ from ups.errors import RemoteError, UsageError
 from ups.runs.history import read_metrics
 from ups.training.tracking import Table, open_tracking
 from ups.training.tracking import fetch as fetching
-from ups.training.tracking.weights_and_biases import (
-    has_key,
-    mode_of,
-    name_in_record,
-    name_on_board,
-)
+from ups.training.tracking.weights_and_biases import mode_of, name_in_record, name_on_board
+from ups.transfer.wandb_access import has_key
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,8 @@ from ups.training.tracking.base import (
     Tracking,
     forget_after,
 )
-from ups.training.tracking.weights_and_biases import WandbRun, failures, mode_of
+from ups.training.tracking.weights_and_biases import WandbRun, mode_of
+from ups.transfer.wandb_access import failures
 
 __all__ = [
     "Board",

@@ -15,7 +15,8 @@ import yaml
 from ups import files, paths, runs
 from ups.errors import CheckpointError, RemoteError, UsageError
 from ups.runs.history import TIME
-from ups.training.tracking.weights_and_biases import failures, has_key, name_in_record
+from ups.training.tracking.weights_and_biases import name_in_record
+from ups.transfer.wandb_access import failures, has_key
 
 _PATH = re.compile(r"[\w.-]+(?: [\w.-]+)*/[\w.-]+(?: [\w.-]+)*/[\w.-]+")
 _STEP, _WHEN = "_step", "_timestamp"

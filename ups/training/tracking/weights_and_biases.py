@@ -7,44 +7,25 @@ itself, from the environment or the file that `wandb login` writes; none passes 
 
 from __future__ import annotations
 
-import netrc
 import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlparse
 
 from ups import files, runs
 from ups.config.schema import Experiment, TrackingConfig
 from ups.errors import CheckpointError
 from ups.training.tracking.base import Medium, Record, Table
+from ups.transfer.wandb_access import has_key
 
 Mode = Literal["disabled", "offline", "online"]
-_HOSTS = ("wandb", "coreweave")
 _INIT_SECONDS = 30
 _VALID = "valid_"
 # As variables, since versions of wandb differ in what they know. A server that has gone away may
 # hold a finished run up for five minutes, not for ever.
 _BEHAVIOUR = {"WANDB_SILENT": "true", "WANDB_FINISH_TIMEOUT": "300",
               "WANDB_FINISH_TIMEOUT_RAISES": "true"}  # fmt: skip
-
-
-def has_key() -> bool:
-    """Whether wandb will find credentials: WANDB_API_KEY, a token file, or `wandb login`'s.
-
-    wandb itself is not imported: that takes longer than the question is worth.
-    """
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
-    try:
-        hosts = netrc.netrc(str(path)).hosts
-    except (OSError, netrc.NetrcParseError):
-        return False
-    if own := os.environ.get("WANDB_BASE_URL"):
-        return urlparse(own).hostname in hosts
-    return any(name in host for host in hosts for name in _HOSTS)
 
 
 def mode_of(config: TrackingConfig) -> Mode:
@@ -63,15 +44,6 @@ def mode_of(config: TrackingConfig) -> Mode:
     if has_key():
         return "offline" if wished == "offline" else "online"
     return "offline" if asked else "disabled"
-
-
-def failures() -> tuple[type[Exception], ...]:
-    """What wandb raises when it cannot go on; its mailbox has errors outside its own family."""
-    import wandb
-    from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
-
-    return (wandb.Error, HandleAbandonedError, MailboxClosedError, OSError, RuntimeError,
-            ValueError, TypeError)  # fmt: skip
 
 
 def name_on_board(stage: str, key: str) -> str:
