@@ -32,6 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ups import paths
+from ups.data.partial import Fetch, presence_of
 from ups.data.sharded import ShardedRows, open_group
 from ups.data.splits import SPLITS
 from ups.data.statistics import NAMES
@@ -52,9 +53,11 @@ class PointStore:
 
     Args:
         path: The store's folder; `PointStore.open` finds it by dataset and version.
+        fetch: Brings trajectories that are not here: `ups.data.partial`.
 
     Attributes:
         kind: 'mesh' or 'particles'.
+        presence: What of the version is here; None for all of it.
         neighbour_radius: Within which particles are neighbours; None for meshes.
         time: (time,).
         parameters: (trajectory, parameter).
@@ -67,8 +70,8 @@ class PointStore:
         DataError: The folder is missing, damaged or not a store.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, fetch: Fetch | None = None) -> None:
+        self.path, self._fetch = path, fetch
         group = open_group(path)
         self.metadata = _metadata(group, path)
         self.kind: Literal["mesh", "particles"] = group.attrs["kind"]
@@ -94,10 +97,11 @@ class PointStore:
         self.input_statistics = {
             name: _values(group, f"input_statistics/{name}", path) for name in NAMES if has_inputs
         }
+        self.presence = presence_of(path, self.splits, fetch)
         self._check_shapes()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.path,))
+        return (type(self), (self.path, self._fetch))
 
     @classmethod
     def open(cls, dataset: str, version: str = "latest") -> PointStore:
@@ -145,7 +149,18 @@ class PointStore:
     @property
     def mapped(self) -> bool:
         """Whether all values are read through memory maps, without zarr."""
+        if self.presence is not None and not self.presence.complete:
+            return False
         return all(array.mapped for array in self._bulk.values())
+
+    def require(self, trajectories: Array) -> None:
+        """Make sure that trajectories are here, where only some are.
+
+        Raises:
+            DataError: One is not, and nothing brings it.
+        """
+        if self.presence is not None:
+            self.presence.require(trajectories)
 
     def split(self, name: str) -> Array:
         """Indices of the trajectories in 'train', 'valid' or 'test', in file order."""
@@ -165,14 +180,14 @@ class PointStore:
     def fields(self, trajectory: int, frames: slice = slice(None)) -> Array:
         """Field values of a run of frames, (frame, node, channel) float32, read-only."""
         first, nodes = self._range("nodes", trajectory)[0], self.num_nodes(trajectory)
-        return self._window("fields", first * self.num_frames, nodes, frames)
+        return self._window("fields", trajectory, first * self.num_frames, nodes, frames)
 
     def coords(self, trajectory: int, frames: slice = slice(None)) -> Array:
         """Positions: (node, dim) where nodes rest, else (frame, node, dim); float32, read-only."""
         first, end = self._range("coords", trajectory)
         if not self.moves(trajectory):
-            return self._bulk["coords"].read(first, end)
-        return self._window("coords", first, self.num_nodes(trajectory), frames)
+            return self._rows("coords", trajectory, first, end)
+        return self._window("coords", trajectory, first, self.num_nodes(trajectory), frames)
 
     def inputs(self, trajectory: int) -> Array | None:
         """(node, input) float32; None where the dataset has none."""
@@ -186,7 +201,7 @@ class PointStore:
         """(cell, corner) int32; None for particles."""
         if "cells" not in self._bulk:
             return None
-        return self._bulk["cells"].read(*self._range("cells", trajectory))
+        return self._rows("cells", trajectory, *self._range("cells", trajectory))
 
     def edges(self, trajectory: int, frame: int | None = None) -> Array:
         """Pairs of neighbours in both directions, (edge, 2) int32.
@@ -203,7 +218,7 @@ class PointStore:
                 raise ValueError(f"{self.name}: particles move: edges differ between frames")
             first = range(first, end)[frame]
         bounds = self._offsets["edges"]
-        return self._bulk["edges"].read(int(bounds[first]), int(bounds[first + 1]))
+        return self._rows("edges", trajectory, int(bounds[first]), int(bounds[first + 1]))
 
     def edge_counts(self, trajectory: int) -> Array:
         """Length of every edge list of a trajectory, (list,) int64."""
@@ -214,7 +229,7 @@ class PointStore:
         """The edge lists of all frames, one after the other, (edge, 2) int32."""
         first, end = self._range("edge_lists", trajectory)
         bounds = self._offsets["edges"]
-        return self._bulk["edges"].read(int(bounds[first]), int(bounds[end]))
+        return self._rows("edges", trajectory, int(bounds[first]), int(bounds[end]))
 
     def digest(self, trajectory: int) -> bytes:
         """SHA-256 of a trajectory's values as they are now; compare with `digests`."""
@@ -251,14 +266,20 @@ class PointStore:
     def _of_nodes(self, name: str, trajectory: int) -> Array | None:
         if name not in self._bulk:
             return None
-        return self._bulk[name].read(*self._range("nodes", trajectory))
+        return self._rows(name, trajectory, *self._range("nodes", trajectory))
 
-    def _window(self, name: str, first: int, nodes: int, frames: slice) -> Array:
+    def _rows(self, name: str, trajectory: int, start: int, stop: int) -> Array:
+        """Rows of an array that belong to a trajectory, which must be here."""
+        if self.presence is not None:
+            self.presence.require(np.asarray([range(self.num_trajectories)[trajectory]]))
+        return self._bulk[name].read(start, stop)
+
+    def _window(self, name: str, trajectory: int, first: int, nodes: int, frames: slice) -> Array:
         start, stop, step = frames.indices(self.num_frames)
         if step < 1:
             raise ValueError(f"frames must go forward, not in steps of {step}")
         stop = max(start, stop)
-        rows = self._bulk[name].read(first + start * nodes, first + stop * nodes)
+        rows = self._rows(name, trajectory, first + start * nodes, first + stop * nodes)
         return rows.reshape(stop - start, nodes, rows.shape[-1])[::step]
 
     def _check_shapes(self) -> None:

@@ -31,6 +31,7 @@ import numpy.typing as npt
 
 from ups import paths
 from ups.data.layouts.base import dataset_of, open_hdf5, reading
+from ups.data.partial import Fetch, Rows, partly, presence_of
 from ups.data.splits import SPLITS
 from ups.data.statistics import NAMES
 from ups.data.versions import find_version, list_versions
@@ -132,9 +133,12 @@ class TrajectoryStore:
 
     Args:
         path: The store's file; `TrajectoryStore.open` finds it by dataset and version.
+        fetch: Brings trajectories that are not here: `ups.data.partial`.
 
     Attributes:
-        fields: (trajectory, time, *space, channel) float32, memory-mapped, physical units.
+        fields: (trajectory, time, *space, channel) float32, memory-mapped, physical units. Of a
+            version of which some is not here, a `PartialArray`; so are the inputs.
+        presence: What of the version is here; None for all of it.
         time: (time,).
         coords: One (points,) array per space axis.
         inputs: (trajectory, *space, input) float32, memory-mapped; None where the dataset has none.
@@ -148,13 +152,13 @@ class TrajectoryStore:
         DataError: The file is missing, damaged or not a store.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, fetch: Fetch | None = None) -> None:
+        self.path, self._fetch = path, fetch
         with open_hdf5(path) as file, reading(path):
             self.metadata = _metadata(file, path)
-            self.fields = _mapped(dataset_of(file, "fields", path), path)
+            fields = _mapped(dataset_of(file, "fields", path), path)
             has_inputs = bool(self.metadata.inputs)
-            self.inputs = _mapped(dataset_of(file, "inputs", path), path) if has_inputs else None
+            inputs = _mapped(dataset_of(file, "inputs", path), path) if has_inputs else None
 
             def array(name: str) -> Array:
                 found = np.asarray(dataset_of(file, name, path)[()])
@@ -173,6 +177,9 @@ class TrajectoryStore:
             self.input_statistics = {
                 name: array(f"input_statistics/{name}") for name in NAMES if has_inputs
             }
+        self.presence = presence_of(path, self.splits, fetch)
+        self.fields: Rows = partly(fields, self.presence)
+        self.inputs: Rows | None = None if inputs is None else partly(inputs, self.presence)
         self._check_shapes()
 
     def _check_shapes(self) -> None:
@@ -186,7 +193,7 @@ class TrajectoryStore:
         count, frames, *space, channels = self.fields.shape
         given = len(self.metadata.inputs)
         inputs = {} if self.inputs is None else {"inputs": (self.inputs, (count, *space, given))}
-        expected = {
+        expected: dict[str, tuple[Rows, tuple[int, ...]]] = {
             **inputs,
             "time": (self.time, (frames,)),
             "parameters": (self.parameters, (count, len(self.metadata.parameters))),
@@ -208,7 +215,7 @@ class TrajectoryStore:
                 )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.path,))  # a worker process maps the file itself
+        return (type(self), (self.path, self._fetch))  # a worker process maps the file itself
 
     @classmethod
     def open(cls, dataset: str, version: str = "latest") -> TrajectoryStore:
@@ -239,6 +246,15 @@ class TrajectoryStore:
     @property
     def name(self) -> str:
         return f"{self.metadata.dataset}/{self.metadata.version}"
+
+    def require(self, trajectories: Array) -> None:
+        """Make sure that trajectories are here, where only some are.
+
+        Raises:
+            DataError: One is not, and nothing brings it.
+        """
+        if self.presence is not None:
+            self.presence.require(trajectories)
 
     def split(self, name: str) -> Array:
         """Indices of the trajectories in 'train', 'valid' or 'test', in file order."""

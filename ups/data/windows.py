@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ups.data.partial import Rows
 from ups.errors import DataError
 
 Array = npt.NDArray[Any]
@@ -57,9 +58,7 @@ class WindowSampler:
         return trajectories, places.astype(np.int64)
 
 
-def gather(
-    frames: Array, trajectories: Array, starts: Array, length: int, stride: int = 1
-) -> Array:
+def gather(frames: Rows, trajectories: Array, starts: Array, length: int, stride: int = 1) -> Array:
     """Copy windows out of an array or memory map of whole trajectories.
 
     Shape:

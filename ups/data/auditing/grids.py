@@ -20,6 +20,7 @@ from ups.data.auditing.common import (
     some,
 )
 from ups.data.auditing.same_start import nearest_pairs
+from ups.data.partial import Rows
 from ups.data.splits import SPLITS, statistics_rows
 from ups.data.statistics import Moments, joined, moments
 from ups.data.store import TrajectoryStore
@@ -207,7 +208,7 @@ def check_leaks(store: TrajectoryStore, card: DatasetCard) -> Iterator[Finding]:
 
 
 def _shared_states(
-    store: TrajectoryStore, card: DatasetCard, states: Array, what: str
+    store: TrajectoryStore, card: DatasetCard, states: Rows, what: str
 ) -> Iterator[Finding]:
     """One finding: the pairs across splits, and how bad they are.
 
@@ -234,7 +235,7 @@ def _shared_states(
         yield Finding("leaks", "ok", f"no group is shared between splits, none {what}")
 
 
-def _between_files(store: TrajectoryStore, states: Array, what: str) -> Finding:
+def _between_files(store: TrajectoryStore, states: Rows, what: str) -> Finding:
     """Whether files of other parameters hold the same states, as PDEBench's do."""
     first = np.flatnonzero(store.sources == 0)[:256]
     others = np.flatnonzero(store.sources > 0)

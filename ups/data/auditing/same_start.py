@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ups.data.partial import Rows
+
 Array = npt.NDArray[Any]
 SAME = 1e-4
 """States nearer than this share of their norm count as the same."""
@@ -16,7 +18,7 @@ _ROWS = 256
 
 
 def nearest_pairs(
-    states: Array, known: Array, held: Array, *, held_states: Array | None = None
+    states: Rows, known: Array, held: Array, *, held_states: Rows | None = None
 ) -> Iterator[tuple[int, int, float]]:
     """Pairs (of `known`, of `held`) of the same state, with their relative distance.
 
@@ -58,7 +60,7 @@ def _gap(one: Array, other: Array, norm: float) -> float:
     return float(np.sqrt(difference / norm)) if norm else float(difference > 0)
 
 
-def _sketches(states: Array, rows: Array) -> Array:
+def _sketches(states: Rows, rows: Array) -> Array:
     """Sums over at most 1024 runs of each state, divided by the root of each run's length."""
     size = int(np.prod(states.shape[1:]))
     starts = np.unique(np.linspace(0, size, min(size, _SKETCH), endpoint=False).astype(int))

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ups.data.partial import mapped
 from ups.data.reading.augment import Components, Orientation, oriented, shift, with_components
 from ups.data.reading.batches import Empty
 from ups.data.reading.mapped_pages import MappedPages
@@ -90,8 +91,9 @@ class GridReader:
         self.space = tuple(len(axis) for axis in self.coords)
         self._num_dims = len(self.space)
         self._vectors = vectors
-        self._fields = np.asarray(store.fields)  # plain arrays are sliced faster than maps
-        self._inputs = None if store.inputs is None else np.asarray(store.inputs)
+        self._require = store.require
+        self._fields = mapped(store.fields)  # plain arrays are sliced faster than maps
+        self._inputs = None if store.inputs is None else mapped(store.inputs)
         self._pages = MappedPages()
         self._still = Orientation.identity(self._num_dims)
 
@@ -110,6 +112,7 @@ class GridReader:
         empty: Empty,
     ) -> tuple[Array, Array | None]:
         """(batch, time, *space, channel), and (batch, *space, input) or None."""
+        self._require(trajectories)
         count = len(trajectories)
         channels = self._fields.shape[-1]
         fields = empty((count, self.length, *self.space, channels), np.float32)

@@ -94,6 +94,8 @@ class Windows:
         self.trajectories = store.split(split)
         if not len(self.trajectories):
             raise DataError(f"{store.name}: no trajectory in split '{split}'")
+        if store.presence is not None:
+            store.presence.require_unless_fetched(self.trajectories)
         self._sampler = self._build_sampler(early_bias)
         self._reader = self._build_reader(Reduction(stride_x, reduce))
         self._permitted = permit(self.augment, card, self._geometry())
