@@ -38,6 +38,8 @@ class LocalPiece:
         offset: Its first byte, in `source` as in `path`.
         split: As in `Piece`; pieces of several splits never share an object.
         trajectories: As in `Piece`.
+        batch: Pieces of several batches never share an object either: what is often wanted
+            without the rest is a batch of its own.
     """
 
     source: Path
@@ -46,6 +48,7 @@ class LocalPiece:
     offset: int = 0
     split: str = ""
     trajectories: tuple[int, int] | None = None
+    batch: int = 0
 
     def at(self, place: int) -> Piece:
         """The same run as a piece of an object, from byte `place`."""
@@ -88,7 +91,8 @@ def pack(
         if _is_whole(piece) and piece.size >= large:
             shards.append(Shard((piece,), whole=True))
             continue
-        if group and (size + piece.size > limit or piece.split != group[0].split):
+        apart = group and (piece.split, piece.batch) != (group[0].split, group[0].batch)
+        if apart or (group and size + piece.size > limit):
             shards.append(Shard(tuple(group)))
             group, size = [], 0
         group.append(piece)
