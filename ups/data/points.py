@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +33,7 @@ import numpy.typing as npt
 
 from ups import paths
 from ups.data.partial import Fetch, presence_of
-from ups.data.sharded import ShardedRows, open_group
+from ups.data.sharded import ShardedRows, array_of, open_group, values_of
 from ups.data.splits import SPLITS
 from ups.data.statistics import NAMES
 from ups.data.store import StoreMetadata
@@ -79,23 +79,26 @@ class PointStore:
         self.identity: str = group.attrs["identity"]
         self._record_sha256: str = group.attrs["record_sha256"]
         self._bulk = {
-            name: ShardedRows(_array(group, name, path), path / name)
+            name: ShardedRows(array_of(group, name, path), path / name)
             for name in BULK
             if (path / name).is_dir()
         }
         has_inputs = bool(self.metadata.inputs)
         self._offsets: dict[str, Array] = {
-            name: _values(group, f"offsets/{name}", path)
+            name: values_of(group, f"offsets/{name}", path)
             for name in ("nodes", "coords", "cells", "edge_lists", "edges")
         }
-        self.time = _values(group, "time", path)
-        self.parameters = _values(group, "parameters", path)
-        self.sources, self.places = _values(group, "source", path), _values(group, "place", path)
-        self.groups, self.splits = _values(group, "group", path), _values(group, "split", path)
-        self.digests = _values(group, "sha256", path)
-        self.statistics = {name: _values(group, f"statistics/{name}", path) for name in NAMES}
+        self.time = values_of(group, "time", path)
+        self.parameters = values_of(group, "parameters", path)
+        self.sources, self.places = (
+            values_of(group, "source", path),
+            values_of(group, "place", path),
+        )
+        self.groups, self.splits = values_of(group, "group", path), values_of(group, "split", path)
+        self.digests = values_of(group, "sha256", path)
+        self.statistics = {name: values_of(group, f"statistics/{name}", path) for name in NAMES}
         self.input_statistics = {
-            name: _values(group, f"input_statistics/{name}", path) for name in NAMES if has_inputs
+            name: values_of(group, f"input_statistics/{name}", path) for name in NAMES if has_inputs
         }
         self.presence = presence_of(path, self.splits, fetch)
         self._check_shapes()
@@ -231,6 +234,25 @@ class PointStore:
         bounds = self._offsets["edges"]
         return self._rows("edges", trajectory, int(bounds[first]), int(bounds[end]))
 
+    def rows_of(self, trajectory: int) -> dict[str, tuple[int, int]]:
+        """First and end of the rows that a trajectory has in every array of `bulk`."""
+        (first, end), frames = self._range("nodes", trajectory), self.num_frames
+        lists, bounds = self._range("edge_lists", trajectory), self._offsets["edges"]
+        rows = {
+            "fields": (first * frames, end * frames),
+            "coords": self._range("coords", trajectory),
+            "inputs": (first, end),
+            "tags": (first, end),
+            "cells": self._range("cells", trajectory),
+            "edges": (int(bounds[lists[0]]), int(bounds[lists[1]])),
+        }
+        return {name: rows[name] for name in self._bulk}
+
+    @property
+    def bulk(self) -> Mapping[str, ShardedRows]:
+        """The arrays that hold the trajectories, one after the other."""
+        return self._bulk
+
     def digest(self, trajectory: int) -> bytes:
         """SHA-256 of a trajectory's values as they are now; compare with `digests`."""
         return point_digest(
@@ -269,7 +291,7 @@ class PointStore:
         return self._rows(name, trajectory, *self._range("nodes", trajectory))
 
     def _rows(self, name: str, trajectory: int, start: int, stop: int) -> Array:
-        """Rows of an array that belong to a trajectory, which must be here."""
+        """Rows of an array that belong to a trajectory, which must be here. All values pass."""
         if self.presence is not None:
             self.presence.require(np.asarray([range(self.num_trajectories)[trajectory]]))
         return self._bulk[name].read(start, stop)
@@ -362,29 +384,6 @@ def _metadata(group: Any, path: Path) -> StoreMetadata:
         return StoreMetadata.from_json(json.dumps(group.attrs["metadata"]))
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: its metadata cannot be read: {error}", hint=_AGAIN) from error
-
-
-def _array(group: Any, name: str, path: Path) -> Any:
-    try:
-        array = group[name]
-        _ = array.shape, array.chunks
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-        what = " ".join(str(error).split())
-        raise DataError(f"{path}: {name}: no readable array: {what}", hint=_AGAIN) from error
-    return array
-
-
-def _values(group: Any, name: str, path: Path) -> Array:
-    """All of a small array; a missing chunk, which zarr would fill with zeros, is an error."""
-    array = _array(group, name, path)
-    chunk = path.joinpath(name, "c", *("0" for _ in array.shape))
-    if math.prod(array.shape) and not chunk.is_file():
-        raise DataError(f"{chunk}: damaged: the file is missing", hint=_AGAIN)
-    try:
-        return np.asarray(array[...])
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        what = " ".join(str(error).split())
-        raise DataError(f"{path}: {name}: damaged: {what}", hint=_AGAIN) from error
 
 
 def point_store_path(dataset: str, version: str) -> Path:

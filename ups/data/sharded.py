@@ -229,3 +229,31 @@ def open_group(path: Path) -> Any:
         raise DataError(
             f"{path}: not a Zarr v3 group: {what}", hint="convert again with --force"
         ) from error
+
+
+def array_of(group: Any, name: str, path: Path) -> Any:
+    """An array of a group in a folder, which may be read in parts."""
+    try:
+        array = group[name]
+        _ = array.shape, array.chunks
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        what = " ".join(str(error).split())
+        raise DataError(
+            f"{path}: {name}: no readable array: {what}", hint="convert again with --force"
+        ) from error
+    return array
+
+
+def values_of(group: Any, name: str, path: Path) -> Array:
+    """All of a small array; a missing chunk, which zarr would fill with zeros, is an error."""
+    array = array_of(group, name, path)
+    chunk = path.joinpath(name, "c", *("0" for _ in array.shape))
+    if math.prod(array.shape) and not chunk.is_file():
+        raise DataError(f"{chunk}: damaged: the file is missing", hint="convert again with --force")
+    try:
+        return np.asarray(array[...])
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        what = " ".join(str(error).split())
+        raise DataError(
+            f"{path}: {name}: damaged: {what}", hint="convert again with --force"
+        ) from error
