@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ups import files
+from ups.cache.dtypes import stored_dtype, to_stored
 from ups.cache.format import (
     CONTEXT,
     MANIFEST,
@@ -24,6 +25,7 @@ from ups.cache.format import (
     LatentCache,
     Manifest,
     Shard,
+    repeats_of,
 )
 from ups.crew import Crew
 from ups.data.points import PointStore
@@ -33,6 +35,8 @@ from ups.errors import CacheError
 Array = npt.NDArray[Any]
 Store = TrajectoryStore | PointStore
 Encode = Callable[[Array], Array]
+Encoders = tuple[Encode, Encode | None]
+"""Of frames, and of what is given with each problem."""
 Progress = Callable[[int, int], None]
 _FRAMES_PER_CALL = 1024
 
@@ -48,13 +52,18 @@ class Build:
 
 @dataclass(frozen=True)
 class _Job:
-    """One shard to be written: consecutive entries of a split's list of trajectories."""
+    """One shard to be written: consecutive entries of a split's list of trajectories.
+
+    Attributes:
+        repeat: 0 for the trajectories as they are.
+    """
 
     file: str
     split: str
     trajectories: Array
     frames: int
     dim: int
+    repeat: int = 0
 
     @property
     def is_context(self) -> bool:
@@ -67,6 +76,7 @@ def build_cache(
     identity: CacheIdentity,
     *,
     context: Encode | None = None,
+    moved: Callable[[int], Encoders] | None = None,
     splits: Sequence[str] = ("train", "valid"),
     shard_bytes: int = 256 * 2**20,
     progress: Progress | None = None,
@@ -81,6 +91,8 @@ def build_cache(
         encode: Rows of the store -> (trajectory, time, tokens, dim).
         context: Rows of the store -> (trajectory, 1, tokens, context_dim), where
             `identity.context_dim` is not 0.
+        moved: Repeat, from 1 on -> encoders of the training split as it is moved then, where
+            `identity.repeats` is not 1.
         shard_bytes: Upper size of a shard, but at least one trajectory.
         progress: Called with (frames done, frames in all).
 
@@ -98,7 +110,8 @@ def build_cache(
         crew.gather([])
         missing = [job for job in jobs if job.file not in done]
         own = missing[crew.rank :: crew.size]
-        written = _write_shards(folder, own, store, (encode, context), identity, done, crew,
+        encoders = _Encoders((encode, context), moved)
+        written = _write_shards(folder, own, store, encoders, identity, done, crew,
                                 _Meter(progress, jobs, done, own))  # fmt: skip
         done |= {shard.file: shard for shard in crew.gather(written)}
         if crew.rank == 0:
@@ -110,6 +123,21 @@ def build_cache(
                 path.unlink(missing_ok=True)
         crew.gather([])
     return Build(LatentCache(folder, identity), len(jobs) - len(missing), len(missing))
+
+
+@dataclass(frozen=True)
+class _Encoders:
+    still: Encoders
+    moved: Callable[[int], Encoders] | None
+
+    def of(self, job: _Job) -> Encode:
+        pair = self.still
+        if job.repeat:
+            assert self.moved is not None
+            pair = self.moved(job.repeat)
+        encode = pair[1] if job.is_context else pair[0]
+        assert encode is not None
+        return encode
 
 
 class _Meter:
@@ -145,7 +173,7 @@ def _write_shards(
     folder: Path,
     jobs: list[_Job],
     store: Store,
-    encoders: tuple[Encode, Encode | None],
+    encoders: _Encoders,
     identity: CacheIdentity,
     done: dict[str, Shard],
     crew: Crew,
@@ -155,8 +183,7 @@ def _write_shards(
     record = folder / (PROGRESS.replace(".json", f"-{crew.rank}.json") if crew.rank else PROGRESS)
     written: list[Shard] = []
     for job in jobs:
-        encode = encoders[1] if job.is_context else encoders[0]
-        assert encode is not None
+        encode = encoders.of(job)
         written.append(_write_shard(folder, job, store.num_frames, encode, identity, meter))
         known = [*(done.values() if not crew.rank else ()), *written]
         files.write_json(record, _content(identity, known), CacheError)
@@ -173,10 +200,11 @@ def _jobs(
         members = store.split(split)
         for suffix, frames, dim in kinds:
             count = max(1, shard_bytes // (frames * _frame_bytes(identity, dim)))
-            for start in range(0, len(members), count):
-                name = split + suffix
-                chosen = members[start : start + count]
-                yield _Job(f"{name}-{start:05d}.npy", name, chosen, frames, dim)
+            for repeat in range(repeats_of(identity, split)):
+                for start in range(0, len(members), count):
+                    name, place = split + suffix, repeat * len(members) + start
+                    chosen = members[start : start + count]
+                    yield _Job(f"{name}-{place:05d}.npy", name, chosen, frames, dim, repeat)
 
 
 def _finished(folder: Path, identity: CacheIdentity) -> dict[str, Shard]:
@@ -244,7 +272,7 @@ def _write_shard(
             pending = writer.submit(_put, file, digest, _header(shape, identity.dtype))
             for start in range(0, len(job.trajectories), per_call):
                 chosen = job.trajectories[start : start + per_call]
-                tokens = np.ascontiguousarray(encode(chosen), dtype=identity.dtype)
+                tokens = to_stored(encode(chosen), identity.dtype)
                 if tokens.shape[1:] != shape[1:]:
                     raise CacheError(f"{job.file}: encoded as {tokens.shape[1:]}, not {shape[1:]}")
                 pending.result()
@@ -263,13 +291,13 @@ def _put(file: io.BufferedWriter, digest: Any, content: bytes | memoryview) -> N
 
 def _header(shape: tuple[int, ...], dtype: str) -> bytes:
     buffer = io.BytesIO()
-    description = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+    description = {"descr": stored_dtype(dtype).str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(buffer, description)
     return buffer.getvalue()
 
 
 def _frame_bytes(identity: CacheIdentity, dim: int) -> int:
-    return identity.tokens * dim * np.dtype(identity.dtype).itemsize
+    return identity.tokens * dim * stored_dtype(identity.dtype).itemsize
 
 
 def _check_space(folder: Path, identity: CacheIdentity, jobs: list[_Job]) -> None:

@@ -17,9 +17,12 @@ from ups.data.store import TrajectoryStore
 from ups.data.windows import Shards
 from ups.errors import CacheError, translated_os_errors
 
-FORMAT = "ups-latents-1"
+FORMAT = "ups-latents-2"
+_READABLE = ("ups-latents-1", FORMAT)
+"""The first one knows no repeats and no bfloat16; whatever it says means the same today."""
 MANIFEST = "manifest.json"
 PROGRESS = "progress.json"
+DEPRECATED = "deprecated.json"
 CONTEXT = "-context"
 """Shards of `<split>-context` hold what is given with each problem, as if it were one frame."""
 
@@ -34,6 +37,9 @@ class CacheIdentity:
         data_sha256: Of the field values that were encoded.
         tokens, dim: Shape of one encoded frame.
         context_dim: Channels of what is given with each problem, 0 for nothing.
+        repeats: How often the training split is there: first as it is, then moved.
+        moves: Symmetries by which repeats are moved, such as `shift,reflection`.
+        seed: Of the moves.
     """
 
     dataset: str
@@ -46,10 +52,15 @@ class CacheIdentity:
     tokens: int
     dim: int
     context_dim: int = 0
+    repeats: int = 1
+    moves: str = ""
+    seed: int = 0
 
     @property
     def folder(self) -> Path:
         name = f"{self.codec}-{self.fingerprint[:12]}-{self.dtype}"
+        if self.repeats > 1:
+            name += f"-x{self.repeats}s{self.seed}"
         return paths.caches_dir() / self.dataset / self.version / name
 
 
@@ -80,8 +91,11 @@ class Manifest:
         try:
             with translated_os_errors(path, "reading", CacheError):
                 content = json.loads(path.read_text(encoding="utf-8"))
-            if content["format"] != FORMAT:
-                raise CacheError(f"{path}: format '{content['format']}', expected '{FORMAT}'")
+            if content["format"] not in _READABLE:
+                raise CacheError(
+                    f"{path}: format '{content['format']}', expected '{FORMAT}'",
+                    hint="ups cache build, or a newer ups",
+                )
             identity = CacheIdentity(**content["identity"])
             return cls(identity, tuple(Shard(**shard) for shard in content["shards"]))
         except (ValueError, KeyError, TypeError) as error:
@@ -119,7 +133,11 @@ class LatentCache:
             _check_identity(folder, self.manifest.identity, expected)
 
     def tokens(self, split: str) -> Shards:
-        """Memory-mapped tokens of one split: (trajectory, time, tokens, dim)."""
+        """Memory-mapped tokens of one split: (trajectory, time, tokens, dim).
+
+        The training split has as many trajectories as the store's, times the repeats; those of
+        bfloat16 are uint16: `ups.cache.dtypes.as_tensor`.
+        """
         shards = [shard for shard in self.manifest.shards if shard.split == split]
         if not shards:
             raise CacheError(
@@ -138,6 +156,11 @@ class LatentCache:
         if problem:
             raise CacheError(f"{path}: {problem}", hint="ups cache verify")
         return np.load(path, mmap_mode="r")
+
+
+def repeats_of(identity: CacheIdentity, split: str) -> int:
+    """How often the trajectories of a split are in a cache."""
+    return identity.repeats if split == "train" else 1
 
 
 def open_cache(identity: CacheIdentity) -> LatentCache:
@@ -170,6 +193,9 @@ def identity_of(
     tokens: int,
     dim: int,
     context_dim: int = 0,
+    repeats: int = 1,
+    moves: str = "",
+    seed: int = 0,
 ) -> CacheIdentity:
     """The identity that a cache of `store` by this codec has."""
     meta = store.metadata
@@ -184,6 +210,9 @@ def identity_of(
         tokens=tokens,
         dim=dim,
         context_dim=context_dim,
+        repeats=repeats,
+        moves=moves,
+        seed=seed,
     )
 
 
@@ -193,7 +222,8 @@ def list_caches(dataset: str | None = None) -> list[Path]:
     return sorted(
         folder
         for folder in paths.caches_dir().glob(pattern)
-        if (folder / MANIFEST).is_file() or (folder / PROGRESS).is_file()
+        if not folder.name.startswith(".")
+        and ((folder / MANIFEST).is_file() or (folder / PROGRESS).is_file())
     )
 
 

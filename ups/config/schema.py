@@ -123,10 +123,24 @@ class DataConfig(Config):
 
 
 class CacheConfig(Config):
-    """How tokens are stored."""
+    """How tokens are stored, and where they are while they are trained on."""
 
-    dtype: Literal["float16", "float32"] = "float16"
+    dtype: Literal["float16", "bfloat16", "float32"] = Field(
+        "float16", description="`ups cache build` prints the decoded error that each type costs."
+    )
     shard_bytes: PositiveInt = Field(256 * 2**20, description="Upper size of one shard file.")
+    repeats: PositiveInt = Field(
+        1,
+        description="How often the training split is encoded: once as it is, else moved by the "
+        "symmetries of the card that its grid has too. Training draws from all of them.",
+    )
+    seed: NonNegativeInt = Field(0, description="Of the moves of `repeats`.")
+    residence: Literal["auto", "device", "memory", "stream"] = Field(
+        "auto",
+        description="Where tokens are while they are trained on: all on the device, all in main "
+        "memory, or in memory-mapped shards. 'auto': the first of these of whose free memory "
+        "they take at most half. The batches are the same.",
+    )
     pull: bool | Annotated[str, Field(min_length=1)] = Field(
         False,
         description="Where a cache that is not here is taken from before it is built: a remote's "
@@ -219,6 +233,15 @@ class Experiment(Config):
         if chosen.kind == kind:
             return chosen
         return GridCodecConfig() if kind == "grid" else PointCodecConfig()
+
+    @model_validator(mode="after")
+    def _moved_once(self) -> Experiment:
+        if self.cache.repeats > 1 and self.data.augment:
+            raise ValueError(
+                "cache.repeats: data.augment encodes every sample anew, moved, and would not use "
+                "the repeats; leave one of them out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _codecs_fit(self) -> Experiment:

@@ -104,11 +104,16 @@ class Shards:
             )
         return out
 
-    def gather_at(self, trajectories: Array, times: Array) -> Array:
-        """Frames anywhere: (batch, length, *rest) for times of shape (batch, length)."""
+    def gather_at(self, trajectories: Array, times: Array, out: Array | None = None) -> Array:
+        """Frames anywhere: (batch, length, *rest) for times of shape (batch, length).
+
+        Args:
+            out: Where to put them.
+        """
         ends = np.cumsum([len(array) for array in self.arrays])
         owner = np.searchsorted(ends, trajectories, side="right")
-        out = np.empty((*times.shape, *self.shape[2:]), self.arrays[0].dtype)
+        if out is None:
+            out = np.empty((*times.shape, *self.shape[2:]), self.arrays[0].dtype)
         for row, (shard, trajectory) in enumerate(zip(owner, trajectories, strict=True)):
             first = ends[shard] - len(self.arrays[shard])
             out[row] = self.arrays[shard][trajectory - first][times[row]]

@@ -3,39 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
-import torch
 
 from ups import checkpoint as checkpoints
 from ups import runs
-from ups.cache.build import Build, build_cache
-from ups.cache.format import CacheIdentity, identity_of, open_cache
+from ups.cache.build import Build, Encoders, build_cache
+from ups.cache.dtypes import to_stored
+from ups.cache.format import CacheIdentity, LatentCache, identity_of, open_cache
 from ups.checkpoint import Checkpoint
 from ups.codec.coded import Codec, CodedStore
 from ups.config.schema import CacheConfig, Experiment
 from ups.errors import CheckpointError
 from ups.training.building import coded_task, layout_of
-from ups.training.distributed import crew
+from ups.training.distributed import crew, is_main
+from ups.training.dtype_costs import DtypeCost, dtype_costs
+from ups.training.repeats import MovedTrajectories, moves_of
+from ups.training.residence import Residence, choose_residence
 from ups.training.session import Session, TaskData
 from ups.training.tasks import LatentTask
 
 Array = npt.NDArray[Any]
 Progress = Callable[[str, int, int, str], None]
-_DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
 class CacheOutcome:
-    """What one cache build has to say."""
+    """What one cache build has to say.
+
+    Attributes:
+        costs: What each number type would cost, where it was asked for.
+    """
 
     task: str
     build: Build
     identity: CacheIdentity
+    costs: tuple[DtypeCost, ...] = ()
 
 
 def find_codec(tasks: Sequence[TaskData], like: Experiment | None = None) -> Path:
@@ -117,12 +123,23 @@ def build_caches(
     *,
     splits: Sequence[str] = ("train", "valid"),
     progress: Progress | None = None,
+    with_costs: bool = False,
 ) -> list[CacheOutcome]:
-    """Encode the data of all tasks with the codecs of a checkpoint."""
+    """Encode the data of all tasks with the codecs of a checkpoint.
+
+    Args:
+        with_costs: Measure what each number type costs, on the first process.
+    """
     codecs = codecs_for(session, checkpoints.load(codec_from, session.device))
-    return [
-        _build(session, task, codecs[task.name], splits, progress) for task in session.tasks
-    ]  # fmt: skip
+    outcomes = []
+    for task in session.tasks:
+        codec = codecs[task.name]
+        outcome = _build(session, task, codec, splits, progress)
+        if with_costs and is_main():
+            costs = dtype_costs(task, coded_task(task, codec), outcome.build.cache.manifest)
+            outcome = replace(outcome, costs=costs)
+        outcomes.append(outcome)
+    return outcomes
 
 
 def _build(
@@ -135,12 +152,14 @@ def _build(
     config = session.experiment.cache
     identity = cache_identity(task, codec, config)
     label = "cache" if len(session.tasks) == 1 else f"cache {task.name}"
-    encode, context = encoders_of(coded_task(task, codec), config.dtype)
+    store = coded_task(task, codec)
+    encode, context = encoders_of(store, config.dtype)
     build = build_cache(
         task.store,
         encode,
         identity,
         context=context,
+        moved=moved_encoders(task, store, config) if config.repeats > 1 else None,
         splits=splits,
         shard_bytes=config.shard_bytes,
         progress=(lambda n, total: progress(label, n, total, "")) if progress else None,
@@ -153,20 +172,48 @@ def encoders_of(
     store: CodedStore, dtype: str
 ) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
     """Rows of the store -> tokens of all frames, and -> contexts as one frame, in memory."""
-    kind, frames = _DTYPES[dtype], range(store.num_frames)
+    frames = range(store.num_frames)
 
     def encode(rows: Array) -> Array:
-        return np.asarray(store.encode(rows, frames).to(kind).cpu().numpy())
+        return to_stored(store.encode(rows, frames), dtype)
 
     def context(rows: Array) -> Array:
         found = store.context(rows)
         assert found is not None
-        return np.asarray(found[:, None].to(kind).cpu().numpy())
+        return to_stored(found[:, None], dtype)
 
     return encode, context
 
 
+def moved_encoders(
+    task: TaskData, store: CodedStore, config: CacheConfig
+) -> Callable[[int], Encoders]:
+    """Repeat -> encoders of the training split as it is moved then.
+
+    Raises:
+        ConfigError: The card has no symmetry that the store's grid has too.
+    """
+    moved = MovedTrajectories(task, store, moves_of(task), config.seed)
+
+    def encoders(repeat: int) -> Encoders:
+        def encode(rows: Array) -> Array:
+            return to_stored(moved.encode(rows, repeat), config.dtype)
+
+        def context(rows: Array) -> Array:
+            return to_stored(moved.context(rows, repeat)[:, None], config.dtype)
+
+        return encode, context
+
+    return encoders
+
+
 def cache_identity(task: TaskData, codec: Codec, config: CacheConfig) -> CacheIdentity:
+    """The identity of the cache that this config asks for; reads no data.
+
+    Raises:
+        ConfigError: Repeats are asked for, and the card has no symmetry to move them by.
+    """
+    is_moved = config.repeats > 1
     return identity_of(
         task.store,
         codec=codec.label,
@@ -175,22 +222,39 @@ def cache_identity(task: TaskData, codec: Codec, config: CacheConfig) -> CacheId
         tokens=codec.num_tokens,
         dim=codec.latent_dim,
         context_dim=codec.context_dim,
+        repeats=config.repeats,
+        moves=",".join(moves_of(task)) if is_moved else "",
+        seed=config.seed if is_moved else 0,
     )
 
 
 def latent_tasks(session: Session, codecs: dict[str, Codec]) -> list[LatentTask]:
-    """Every task with its cache opened.
+    """Every task with its cache opened, and a place chosen for the tokens of all.
 
     Raises:
         CacheError: A cache was not built.
     """
+    config = session.experiment.cache
+    caches = {
+        task.name: open_cache(cache_identity(task, codecs[task.name], config))
+        for task in session.tasks
+    }
+    residence = _residence(session, list(caches.values()))
     return [
         LatentTask(
             data=task,
             layout=layout_of(task, codecs[task.name]),
             coded=coded_task(task, codecs[task.name]),
-            cache=open_cache(cache_identity(task, codecs[task.name], session.experiment.cache)),
+            cache=caches[task.name],
             device=session.device,
+            residence=residence,
         )
         for task in session.tasks
     ]
+
+
+def _residence(session: Session, caches: Sequence[LatentCache]) -> Residence:
+    """Where the tokens go that training and validation read."""
+    shards = [s for one in caches for s in one.manifest.shards if s.split in ("train", "valid")]
+    asked, size = session.experiment.cache.residence, sum(shard.size_bytes for shard in shards)
+    return choose_residence(asked, size, len(shards), session.device)

@@ -17,7 +17,6 @@ from ups.config.loading import merged
 from ups.config.schema import Experiment
 from ups.errors import CacheError, CheckpointError, DataError, GateError, UsageError
 from ups.training import run as training
-from ups.training import tasks as tasks_module
 from ups.training.loop import InterruptedRunError
 from ups.training.losses import relative_l2
 from ups.training.stages import codec as codec_module
@@ -361,12 +360,12 @@ def test_the_resolved_config_of_a_run_trains_the_same_again():
     assert losses_of(again, "operator") == losses_of(run, "operator")
 
 
-def test_where_the_tokens_are_kept_changes_no_loss(monkeypatch):
+def test_where_the_tokens_are_kept_changes_no_loss():
     """All in memory, in one memory-mapped shard, or in many."""
     resident = training.train(tiny())
-    monkeypatch.setattr(tasks_module, "_RESIDENT_BYTES", 0)
-    mapped = training.train(tiny())
-    shards = training.train(tiny(cache={"shard_bytes": 3 * 11 * 32 * 2}))
+    mapped = training.train(tiny(cache={"residence": "stream"}))
+    few = {"residence": "stream", "shard_bytes": 3 * 11 * 32 * 2}
+    shards = training.train(tiny(cache=few))
     (manifest,) = paths.caches_dir().rglob("manifest.json")
     assert len(json.loads(manifest.read_text())["shards"]) == 7
     for run in (mapped, shards):
