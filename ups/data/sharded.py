@@ -105,6 +105,10 @@ class ShardedRows:
     def __len__(self) -> int:
         return self.shape[0]
 
+    @property
+    def rows_per_shard(self) -> int:
+        return self._per_shard
+
     def read(self, start: int, stop: int) -> Array:
         """Rows `start` to `stop`: a view of the map if one shard has them all, else a copy."""
         if not 0 <= start <= stop <= len(self):
