@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -113,8 +113,11 @@ def _is_whole(piece: LocalPiece) -> bool:
     return piece.offset == 0 and piece.size == length
 
 
-def hash_whole(shard: Shard) -> Object:
+def hash_whole(shard: Shard, go_on: Callable[[], object] = lambda: None) -> Object:
     """The object that a large file is.
+
+    Args:
+        go_on: Called for every few megabytes; what it raises ends the work.
 
     Raises:
         DataError: It cannot be read, or its size changed.
@@ -123,15 +126,19 @@ def hash_whole(shard: Shard) -> Object:
     digest = hashlib.sha256()
     with translated_os_errors(piece.source, "reading"), piece.source.open("rb") as file:
         for chunk in _chunks(file, piece):
+            go_on()
             digest.update(chunk)
     return Object(digest.hexdigest(), piece.size, (piece.at(0),))
 
 
-def write_tar(shard: Shard, target: Path) -> Object:
+def write_tar(shard: Shard, target: Path, go_on: Callable[[], object] = lambda: None) -> Object:
     """Write the pieces of a shard one after the other as a tar that any `tar xf` reads.
 
     A piece that is not a whole file is a member `<path>@<offset>`. The tar is hashed while it is
     written.
+
+    Args:
+        go_on: As in `hash_whole`.
 
     Raises:
         DataError: A file cannot be read, or changed; the disk is full.
@@ -146,6 +153,7 @@ def write_tar(shard: Shard, target: Path) -> Object:
             placed.append(piece.at(at))
             with translated_os_errors(piece.source, "reading"), piece.source.open("rb") as file:
                 for chunk in _chunks(file, piece):
+                    go_on()
                     at += _write(out, digest, chunk)
             at += _write(out, digest, bytes(-at % _BLOCK))
         at += _write(out, digest, bytes(2 * _BLOCK))
