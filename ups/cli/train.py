@@ -199,7 +199,9 @@ def print_card(task: str, card: Any) -> None:
 
 
 def describe(outcome: Any) -> str:
-    """One line on a finished stage or cache build."""
+    """One line on a finished stage or cache build, or on where the tokens are."""
+    if hasattr(outcome, "where"):
+        return describe_residence(outcome)
     if not hasattr(outcome, "fit"):
         return describe_cache(outcome)
     fit = outcome.fit
@@ -238,6 +240,17 @@ def describe_cache(outcome: Any) -> str:
         f"{reused}{identity.tokens} tokens x {identity.dim}, {identity.dtype}, "
         f"{_output.size(build.cache.manifest.size_bytes)} -> {paths.display(build.cache.folder)}"
     )
+
+
+def describe_residence(residence: Any) -> str:
+    """`1.2 GB in memory`, `8.2 GB streamed from 31 shards`."""
+    count = residence.shards
+    places = {
+        "device": "on the device",
+        "memory": "in memory",
+        "stream": f"streamed from {count} shard{'s' * (count != 1)}",
+    }
+    return f"{_output.size(residence.size_bytes)} {places[residence.where]}"
 
 
 def _print_plan(session: Any, stages: Any) -> None:

@@ -18,6 +18,7 @@ from ups.evaluation.report import Report, load_report, report_files
 from ups.leaderboard.entries import Entry, add
 from ups.registry import DatasetCard
 from ups.training import run as training
+from ups.training.residence import Residence
 from ups.training.session import Session, open_session
 
 Progress = Callable[[str, int, int, str], None]
@@ -107,6 +108,8 @@ def trained(
     session: Session = open_session(experiment)
 
     def done(outcome: Any) -> None:
+        if isinstance(outcome, Residence):
+            return
         name = getattr(outcome, "stage", "cache")
         if name == "cache":
             reused = outcome.build.written_shards == 0

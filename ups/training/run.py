@@ -18,12 +18,13 @@ from ups.errors import CheckpointError, UsageError
 from ups.training.distributed import device_name, is_main, on_main
 from ups.training.latents import CacheOutcome, Progress, build_caches, matching
 from ups.training.loop import Fit, FitResult, Stage
+from ups.training.residence import Residence
 from ups.training.session import Session, open_session
 from ups.training.stages.build import Foundation, build_stage, foundation_of, needed_by
 from ups.training.stages.codec import CodecStage, is_trainable
 from ups.training.tracking import Table, Tracker, Tracking, forget_after, open_tracking
 
-Done = Callable[["StageOutcome | CacheOutcome"], None]
+Done = Callable[["StageOutcome | CacheOutcome | Residence"], None]
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def train(
         experiment: An `Experiment`, or a `Session` of it.
         stages: In order; None is `stages.order` of the config.
         progress: Called with (what, steps done, steps in all, note).
-        done: Called with the outcome of each finished part.
+        done: Called with the outcome of each finished part, and with where the tokens are.
         watchers: Told every record, after the run's own trackers; what they raise ends the run.
     Returns:
         The run's folder.
@@ -165,6 +166,7 @@ def _run_stages(
             _forget_unsaved(run)
         tracked = open_tracking(run, session.experiment) if is_main() else nullcontext()
         with tracked as tracking:
+            residence: Residence | None = None
             for name in stages:
                 if name != "codec" and "codec" in stages and not stands_on.has_caches:
                     for outcome in build_caches(session, stands_on.files["codec"],
@@ -172,6 +174,10 @@ def _run_stages(
                         _tell(done, outcome)
                     stands_on.has_caches = True
                 stage = build_stage(session, name, stands_on)
+                found_at = _residence_of(stage)
+                if found_at is not None and found_at != residence:
+                    residence = found_at
+                    _tell(done, found_at)
                 trackers = [] if tracking is None else [tracking, *watchers]
                 found = _fit(session, run, stage, tracking, trackers, progress)
                 _tell(done, found)
@@ -186,7 +192,13 @@ def _forget_unsaved(run: Path) -> None:
         forget_after(run / runs.METRICS, name, step)
 
 
-def _tell(done: Done | None, outcome: StageOutcome | CacheOutcome) -> None:
+def _residence_of(stage: Stage) -> Residence | None:
+    """Where a stage's tokens are; None for the codec's, which has none."""
+    mixture = getattr(stage, "mixture", None)
+    return None if mixture is None else mixture.tasks[0].residence
+
+
+def _tell(done: Done | None, outcome: StageOutcome | CacheOutcome | Residence) -> None:
     if done:
         done(outcome)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from ups.codec.coded import CodedGrid
 from ups.config.stages import LossesConfig
 from ups.data.store import TrajectoryStore
+from ups.errors import ConfigError
 from ups.physics.grids import UniformGrid
 from ups.training.losses import (
     PhysicsPriors,
@@ -70,11 +71,19 @@ class LossTerms:
     Terms of decoded fields are for grids; on meshes and of particles the loss is in tokens.
 
     Raises:
-        ConfigError: No task can evaluate a term that has a weight.
+        ConfigError: No task can evaluate a term that has a weight, or one of fields has a weight
+            and the cache holds moved tokens, whose fields are kept nowhere.
     """
 
     def __init__(self, config: LossesConfig, tasks: Sequence[LatentTask], seed: int) -> None:
         self.config = config
+        of_fields = sorted(wanted(config) - set(_LATENT))
+        if of_fields and any(task.repeats("train") > 1 for task in tasks):
+            raise ConfigError(
+                f"stages.operator.losses.{of_fields[0]}: needs fields, and cache.repeats keeps "
+                "only tokens of moved ones",
+                hint="--set cache.repeats=1, with data.augment instead",
+            )
         self._grids = {
             task.name: _GridTerms(config, task, task.coded, seed)
             for task in tasks
