@@ -1,4 +1,4 @@
-"""What a remote job is: the same for every engine, without secrets, written down before it starts."""
+"""What a remote job is: the same for every engine, without secrets, written before it starts."""
 
 from __future__ import annotations
 
