@@ -54,7 +54,7 @@ class Arrivals:
         with self._lock, translated_os_errors(self.folder, "writing"):
             self._write_record(writing=item.sha256)
             paths = {piece.path for piece in item.pieces}
-            if self._is_whole_file(item):
+            if self.manifest.is_file(item):
                 _move(content, self._local(item.pieces[0].path))
             else:
                 self._copy(item, content)
@@ -107,12 +107,6 @@ class Arrivals:
 
     def _local(self, path: str) -> Path:
         return self.folder / path
-
-    def _is_whole_file(self, item: Object) -> bool:
-        if len(item.pieces) != 1:
-            return False
-        piece = item.pieces[0]
-        return piece.size == item.size == self.manifest.files[piece.path]
 
     def _copy(self, item: Object, content: Path) -> None:
         """Write the pieces of an object into their files, which have their full size at once."""

@@ -137,6 +137,12 @@ class Manifest:
         """Bytes of all objects."""
         return sum(item.size for item in self.objects)
 
+    def is_file(self, item: Object) -> bool:
+        """Whether an object is a local file as it is."""
+        if len(item.pieces) != 1:
+            return False
+        return item.pieces[0].size == item.size == self.files[item.pieces[0].path]
+
     def to_bytes(self) -> bytes:
         content = {"sha256": self.sha256, "manifest": self._content()}
         return (json.dumps(content, separators=(",", ":"), allow_nan=False) + "\n").encode()

@@ -17,7 +17,7 @@ from ups import files, paths
 from ups.errors import DataError, RemoteError, translated_os_errors
 from ups.transfer.arrivals import Arrivals
 from ups.transfer.artefacts import Found, Listing, find, list_artefacts, missing_from
-from ups.transfer.manifest import Object, Piece
+from ups.transfer.manifest import Manifest, Object, Piece
 from ups.transfer.remotes import Remote
 from ups.transfer.verify import damaged
 
@@ -85,7 +85,7 @@ def pull(
         if todo:
             if lost := missing_from(found.listing, todo):
                 raise damaged(found.manifest, lost, remote, "not there, or of another size")
-            _check_space(into, todo)
+            _check_space(into, found.manifest, todo)
             _Fetch(found, remote, arrivals, progress, objects).run()
         return _summary(arrivals, objects, before)
 
@@ -108,9 +108,9 @@ def _summary(arrivals: Arrivals, objects: Sequence[Object], before: set[str] | N
     )
 
 
-def _check_space(into: Path, todo: Sequence[Object]) -> None:
+def _check_space(into: Path, manifest: Manifest, todo: Sequence[Object]) -> None:
     """Files, and the packed objects that wait beside them."""
-    packed = sorted((item.size for item in todo if len(item.pieces) > 1), reverse=True)
+    packed = sorted((item.size for item in todo if not manifest.is_file(item)), reverse=True)
     needed = sum(item.size for item in todo) + sum(packed[:_UNPACKING])
     existing = next(folder for folder in (into, *into.parents) if folder.is_dir())
     with translated_os_errors(existing, "reading"):

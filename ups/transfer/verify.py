@@ -44,9 +44,11 @@ def wrong_objects(
 ) -> list[str]:
     """Read back objects of an artefact; return those whose bytes are not what their name says."""
     total = sum(sizes.values())
-    found = remote.rclone().hashes(
-        remote.path(f"{folder}/objects"), sizes, lambda done, _: progress(min(done, total), total)
-    )
+
+    def tell(done: int, _: int) -> None:
+        progress(min(done, total), total)
+
+    found = remote.rclone().hashes(remote.path(f"{folder}/objects"), sizes, tell)
     return [name for name in sizes if found.get(name) != name]
 
 
