@@ -120,15 +120,6 @@ def holds(piece: Piece, wanted: Array) -> bool:
     return bool(wanted[first:end].any())
 
 
-def here_without(manifest: Manifest, absent: Iterable[Piece]) -> Array:
-    """(trajectory,) bool: those of which nothing is in the absent pieces."""
-    here = np.ones(int(manifest.labels["trajectories"]), bool)
-    for piece in absent:
-        if piece.trajectories is not None:
-            here[slice(*piece.trajectories)] = False
-    return here
-
-
 def _rows_by_split(splits: Array) -> dict[str, Array]:
     return {name: np.flatnonzero(splits == number) for number, name in enumerate(_ALL)}
 
