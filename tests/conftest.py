@@ -11,6 +11,8 @@ from hypothesis import settings
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
+pytest_plugins = ["servers"]
+
 # torch's first call is slower than hypothesis' default deadline.
 settings.register_profile("ups", deadline=None, derandomize=True)
 settings.load_profile("ups")
