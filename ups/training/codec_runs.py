@@ -1,0 +1,98 @@
+"""Which run's codec made a cache, and which cache somebody means by a codec."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ups import checkpoint as checkpoints
+from ups import runs
+from ups.cache.format import MANIFEST, CacheIdentity, LatentCache, list_caches
+from ups.cache.travel import Parcel
+from ups.config.schema import Experiment
+from ups.data.versions import find_version, open_store
+from ups.errors import CacheError, CheckpointError, did_you_mean
+from ups.registry import load_card
+from ups.training.session import family_of
+from ups.transfer.dataset_pieces import source_of
+
+_SHORTEST = 6
+"""Letters of a fingerprint that say which one is meant."""
+
+
+def parcel_of(dataset: str, version: str = "latest", codec: str | None = None) -> Parcel:
+    """What `ups cache push` sends: the newest complete cache of a version, and what belongs to it.
+
+    Args:
+        codec: Fingerprint (six letters or more), name, or run; None takes the newest cache.
+
+    Raises:
+        CacheError: There is no such cache.
+        CheckpointError: No run here holds its codec.
+        DataError: Not all of the version is here.
+    """
+    path = find_version(dataset, version)
+    store = open_store(dataset, version)
+    folders = [
+        folder
+        for folder in list_caches(dataset)
+        if folder.parent.name == store.metadata.version and (folder / MANIFEST).is_file()
+    ]
+    folders.sort(key=lambda folder: (folder / MANIFEST).stat().st_mtime_ns, reverse=True)
+    known = [LatentCache(folder) for folder in folders]
+    chosen = [cache for cache in known if codec is None or is_by(cache.manifest.identity, codec)]
+    if codec is not None and not chosen:
+        prints = fingerprints_in(codec)
+        chosen = [cache for cache in known if cache.manifest.identity.fingerprint in prints]
+    if not chosen:
+        names = [cache.manifest.identity.codec for cache in known]
+        which = f" by codec '{codec}'{did_you_mean(codec, names)}" if codec else ""
+        raise CacheError(
+            f"no complete cache of {store.name}{which} here",
+            hint=f"ups cache build {dataset} --version {store.metadata.version}",
+        )
+    run = codec_run_of(chosen[0].manifest.identity)
+    return Parcel(
+        chosen[0], run, source_of(path), codec_options(runs.run_experiment_of(run), dataset)
+    )
+
+
+def is_by(identity: CacheIdentity, codec: str) -> bool:
+    """Whether a codec's fingerprint, name, or cache is meant by `codec`."""
+    by_fingerprint = len(codec) >= _SHORTEST and identity.fingerprint.startswith(codec)
+    return by_fingerprint or codec in (identity.codec, identity.folder.name)
+
+
+def fingerprints_in(run: str) -> set[str]:
+    """Of the codecs of a run on this machine; none if there is no such run."""
+    try:
+        folder = runs.find_run(run, with_stage="codec")
+    except CheckpointError:
+        return set()
+    return _fingerprints(runs.checkpoint_path(folder, "codec"))
+
+
+def codec_run_of(identity: CacheIdentity) -> Path:
+    """The newest run on this machine whose codec made these tokens.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    for run in runs.list_runs(with_stage="codec"):
+        if identity.fingerprint in _fingerprints(runs.checkpoint_path(run, "codec")):
+            return run
+    raise CheckpointError(
+        f"no run here holds the codec {identity.fingerprint[:12]}, by which the tokens of "
+        f"{identity.dataset}/{identity.version} were made",
+        hint="ups runs pull RUN brings one from a remote; or build the cache again",
+    )
+
+
+def codec_options(experiment: Experiment, dataset: str) -> dict[str, Any]:
+    """The options of an experiment's codec for a dataset, but for what it must reach."""
+    codec = experiment.codec_for(family_of(load_card(dataset)))
+    return codec.model_dump(mode="json", exclude={"gate"})
+
+
+def _fingerprints(path: Path) -> set[str]:
+    return {task.codec_fingerprint for task in checkpoints.load(path).tasks.values()}
