@@ -66,7 +66,8 @@ def rclone_s3(folder: Path, bucket: str = "bucket") -> Iterator[S3Server]:
     key, secret = "TESTKEYID0123456789", "test/secret+key0123456789abcdefghij"
     (folder / bucket).mkdir(parents=True, exist_ok=True)
     command = [binary, "serve", "s3", "--config=", f"--addr=127.0.0.1:{port}",
-               "--auth-key", f"{key},{secret}", "--dir-cache-time=0s", "--", str(folder)]  # fmt: skip
+               "--auth-key", f"{key},{secret}", "--dir-cache-time=0s", "--",
+               str(folder)]  # fmt: skip
     with _started(command, port, folder.parent) as process:
         yield S3Server(f"http://127.0.0.1:{port}", key, secret, bucket, process)
 

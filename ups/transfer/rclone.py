@@ -8,20 +8,18 @@ docs/adr/0009-rclone.md says why, and what of the package rclone-python is used.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
-from ups import paths
 from ups.errors import RemoteError, translated_os_errors
 from ups.transfer import rclone_process
 from ups.transfer.rclone_errors import explain
 from ups.transfer.rclone_process import Event, Outcome
+from ups.transfer.scratch import scratch_folder
 
 Progress = Callable[[int, int], None]
 
@@ -33,6 +31,7 @@ _TRANSFERS = "--transfers=4"
 _CHECKERS = 4
 _DIRECTORY_NOT_FOUND, _NO_FOLDER = 3, "directory not found"
 _BUCKETS = {"s3", "google cloud storage", "b2", "swift", "azureblob", "oracleobjectstorage"}
+_PARTIAL = re.compile(r"\.[0-9a-f]{8}\.partial$")
 _COPIED = ("Copied (new)", "Copied (replaced existing)", "Multi-thread Copied (new)",
            "Multi-thread Copied (replaced existing)")  # fmt: skip
 
@@ -48,6 +47,7 @@ class Entry:
 
 
 Entries = list[Entry]
+Names = list[str]
 
 
 def _silent(done: int, total: int) -> None:
@@ -103,7 +103,7 @@ class Rclone:
     def write(self, path: str, content: bytes) -> None:
         """Write one small file, whole or not at all; it replaces what is there."""
         name = _name(path)
-        with _scratch() as folder:
+        with scratch_folder("rclone") as folder:
             with translated_os_errors(folder, "writing"):
                 (folder / "content").write_bytes(content)
             self._send({name: folder / "content"}, path[: -len(name)], _silent, "--ignore-times")
@@ -205,12 +205,50 @@ class Rclone:
             return
         self._check(outcome, "deleting")
 
+    def unfinished_uploads(self, path: str) -> Names:
+        """Names, relative to `path`, of what uploads that were cut off left below it.
+
+        On S3 these are multipart uploads that were begun and never completed, which no listing
+        shows; elsewhere they are files of rclone's own, named *.partial.
+        """
+        if self._type(path) in _BUCKETS:
+            return [key for key in self._multipart_uploads(path) if key]
+        return [
+            entry.name
+            for entry in self.list(path, recursive=True)
+            if not entry.is_dir and _PARTIAL.search(entry.name)
+        ]
+
+    def remove_unfinished_uploads(self, path: str) -> None:
+        """Abort what `unfinished_uploads` names, also what another machine is sending now."""
+        names = self.unfinished_uploads(path)
+        if self._type(path) not in _BUCKETS:
+            self.delete(path, names)
+            return
+        for name in names:  # rclone takes a prefix: the whole name, not to hit a neighbour's
+            place = f"{_folder(path)}{name}"
+            self._check(
+                self._call("backend", ["cleanup", place], ["--option=max-age=0s"]),
+                "removing unfinished uploads",
+            )
+
+    def _multipart_uploads(self, path: str) -> Names:
+        if self._type(path) != "s3":
+            return []
+        outcome = self._call("backend", ["list-multipart-uploads", _folder(path)])
+        if any("NoSuchUpload" in error for error in outcome.errors):
+            return []  # rclone serve s3 says this of a bucket without any
+        self._check(outcome, "listing unfinished uploads")
+        prefix = "".join(f"{part}/" for part in path.partition(":")[2].split("/")[1:] if part)
+        keys = [item["Key"] for found in json.loads(outcome.stdout).values() for item in found]
+        return sorted({key.removeprefix(prefix) for key in keys if key.startswith(prefix)})
+
     def _send(self, files: Mapping[str, Path], to: str, progress: Progress, *flags: str) -> None:
         """Copy a folder of links, so that no local name ever is an argument."""
         if not files:
             return
         _lines(files)
-        with _scratch() as folder:
+        with scratch_folder("rclone") as folder:
             total = 0
             for name, local in files.items():
                 with translated_os_errors(local, "reading"):
@@ -274,19 +312,17 @@ class Rclone:
         first = outcome.errors[0] if outcome.errors else ""
         if outcome.code != _DIRECTORY_NOT_FOUND and not first.endswith(_NO_FOLDER):
             return False
-        return not self._is_bucket(path)
+        return self._type(path) not in _BUCKETS
 
-    def _is_bucket(self, path: str) -> bool:
-        """Whether a folder that is not found means that its bucket does not exist."""
-        kind = next(
-            (value for name, value in self.environment.items() if name.endswith("_TYPE")), ""
-        )
-        if self.own_config:
-            outcome = self._call("listremotes", [], ["--long"])
-            remote = path.partition(":")[0]
-            known = dict(line.split(":", 1) for line in outcome.stdout.decode().splitlines())
-            kind = known.get(remote, "").strip()
-        return kind in _BUCKETS
+    def _type(self, path: str) -> str:
+        """rclone's name for the kind of place; that of the user's config where it is read."""
+        if not self.own_config:
+            given = self.environment.items()
+            return next((value for name, value in given if name.endswith("_TYPE")), "local")
+        outcome = self._call("listremotes", [], ["--long"])
+        lines = outcome.stdout.decode().splitlines()
+        known = {name: kind.strip() for name, _, kind in (line.partition(":") for line in lines)}
+        return known.get(path.partition(":")[0], "")
 
 
 def _folder(path: str) -> str:
@@ -340,14 +376,3 @@ def _counting(progress: Progress) -> Callable[[Event], None]:
             progress(int(stats["bytes"]), int(stats["totalBytes"]))
 
     return on_event
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    """A folder of ours, removed in every case."""
-    parent = paths.home() / "tmp"
-    with translated_os_errors(parent, "writing"):
-        parent.mkdir(parents=True, exist_ok=True)
-        made = tempfile.TemporaryDirectory(prefix=f"rclone-{os.getpid()}-", dir=parent)
-    with made as folder:
-        yield Path(folder)
