@@ -117,23 +117,27 @@ def push(
         DataError: A file is missing, changed while it was sent, or the disk is full.
         RemoteError: The remote cannot be reached, or lost what was sent.
     """
+    if remote.is_wandb:
+        from ups.transfer.push_wandb import push_wandb
+
+        return push_wandb(source, remote, progress=progress, dry_run=dry_run, repair=repair)
     there = look(source.kind, source.name, identity16(source.identity), remote)
-    newest = _newest(there, remote)
+    newest = newest_of(there, remote)
     if newest is not None and not repair and not source.snapshot:
         return Pushed(newest.place, newest.sha256, len(newest.objects), 0, newest.size)
     shards = pack(source.pieces, limit=shard_bytes)
     if dry_run:
         return Pushed(source.folder, "", len(shards), source.size, 0)
-    stamps = _stamps(source.pieces)
+    stamps = stamps_of(source.pieces)
     if repair:
         _remove_wrong(there, remote)
     with scratch_folder("push") as staging:
         sender = _Sender(there, remote, staging, progress)
         sender.send(shards)
-    _check_unchanged(stamps, sender.sent, remote, source.folder)
-    manifest = _manifest(source, _merged(sender.objects), there)
+    _take_back_changed(stamps, sender.sent, remote, source.folder)
+    manifest = manifest_of(source, merged(sender.objects), there)
     present = manifest.size - sum(item.size for item in sender.sent)
-    if newest is not None and not repair and _same(newest, manifest):
+    if newest is not None and not repair and same(newest, manifest):
         return Pushed(newest.place, newest.sha256, len(newest.objects), 0, newest.size)
     _finish(manifest, remote)
     return Pushed(
@@ -141,7 +145,7 @@ def push(
     )
 
 
-def _newest(there: Listing, remote: Remote) -> Manifest | None:
+def newest_of(there: Listing, remote: Remote) -> Manifest | None:
     """The newest manifest, if it is right and all its objects are there."""
     if not there.manifests:
         return None
@@ -160,7 +164,8 @@ def _remove_wrong(there: Listing, remote: Remote) -> None:
         del there.objects[name]
 
 
-def _stamps(pieces: Iterable[LocalPiece]) -> dict[Path, tuple[int, int, int]]:
+def stamps_of(pieces: Iterable[LocalPiece]) -> dict[Path, tuple[int, int, int]]:
+    """What tells whether the files of pieces were written to: size, time and inode."""
     return {source: _stamp(source) for source in {piece.source for piece in pieces}}
 
 
@@ -170,20 +175,29 @@ def _stamp(path: Path) -> tuple[int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
-def _check_unchanged(
+def _take_back_changed(
     stamps: Mapping[Path, tuple[int, int, int]], sent: Sequence[Object], remote: Remote, place: str
 ) -> None:
     """Refuse files that were written to meanwhile, and take back what was sent of them."""
+    try:
+        check_unchanged(stamps)
+    except DataError:
+        remote.rclone().delete(remote.path(f"{place}/objects"), [item.sha256 for item in sent])
+        raise
+
+
+def check_unchanged(stamps: Mapping[Path, tuple[int, int, int]]) -> None:
+    """Refuse files that were written to since `stamps_of`."""
     changed = [path for path, stamp in stamps.items() if _stamp(path) != stamp]
     if changed:
-        remote.rclone().delete(remote.path(f"{place}/objects"), [item.sha256 for item in sent])
         raise DataError(
             f"{changed[0]}: changed while it was pushed; nothing was published",
             hint="run the same command again when nothing writes to it",
         )
 
 
-def _manifest(source: Source, objects: tuple[Object, ...], there: Listing) -> Manifest:
+def manifest_of(source: Source, objects: tuple[Object, ...], there: Listing) -> Manifest:
+    """The manifest of a new artefact, dated after those that are there."""
     return Manifest(
         kind=source.kind,
         name=source.name,
@@ -206,17 +220,18 @@ def _later_than(newest: str) -> str:
     return now.strftime(STAMP)
 
 
-def _same(one: Manifest, other: Manifest) -> bool:
+def same(one: Manifest, other: Manifest) -> bool:
+    """Whether two manifests say the same, whenever they were written."""
     return replace(one, created=other.created, ups=other.ups) == other
 
 
-def _merged(objects: Iterable[Object]) -> tuple[Object, ...]:
+def merged(objects: Iterable[Object]) -> tuple[Object, ...]:
     """Files with the same content are one object with several pieces."""
-    merged: dict[str, Object] = {}
+    by_name: dict[str, Object] = {}
     for item in objects:
-        pieces = merged[item.sha256].pieces if item.sha256 in merged else ()
-        merged[item.sha256] = Object(item.sha256, item.size, pieces + item.pieces)
-    return tuple(merged.values())
+        pieces = by_name[item.sha256].pieces if item.sha256 in by_name else ()
+        by_name[item.sha256] = Object(item.sha256, item.size, pieces + item.pieces)
+    return tuple(by_name.values())
 
 
 def _finish(manifest: Manifest, remote: Remote) -> None:

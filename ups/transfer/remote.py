@@ -121,13 +121,15 @@ class Remote(BaseModel):
         return root + relative if root.endswith((":", "/")) else f"{root}/{relative}"
 
     def rclone(self) -> Rclone:
-        """rclone for this remote, with the credentials of this moment.
+        """rclone for this remote, with the credentials of this moment; of W&B what reads like it.
 
         Raises:
             RemoteError: A variable that holds a credential is not set.
         """
         if self.is_wandb:
-            raise RemoteError(f"remote {self.name}: W&B is not reached through rclone")
+            from ups.transfer.wandb_artifacts import files_of
+
+            return files_of(self)
         return Rclone(self._environment(), self.name, own_config=self.kind == "rclone")
 
     def credentials(self) -> list[str]:

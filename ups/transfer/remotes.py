@@ -59,8 +59,8 @@ def find_remote(spec: str | None = None) -> Remote:
     """The remote that a user names.
 
     Args:
-        spec: A configured name, 'b2', 'wandb', the path of a folder, or `name:path` of the user's
-            rclone config. None is the default remote.
+        spec: A configured name, 'b2', 'wandb' or `wandb:entity/project`, the path of a folder, or
+            `name:path` of the user's rclone config. None is the default remote.
     Raises:
         RemoteError: There is no such remote, or none is configured.
     """
@@ -70,8 +70,8 @@ def find_remote(spec: str | None = None) -> Remote:
         raise RemoteError("no remote is configured", hint="ups remotes add --help")
     if spec in known.remotes:
         return known.remotes[spec]
-    if spec == "wandb":
-        return Remote(name="wandb", kind="wandb")
+    if spec == "wandb" or spec.startswith("wandb:"):
+        return make("wandb", kind="wandb", folder=spec.removeprefix("wandb").lstrip(":"))
     if spec.startswith(("/", "./", "../", "~")) or spec in (".", ".."):
         return make("folder", kind="local", folder=spec)
     if OF_RCLONE.match(spec):
