@@ -51,16 +51,19 @@ def indexes_of(store: TrajectoryStore | PointStore, trajectory: int) -> dict[Ext
     }
 
 
-def is_trajectory(store: TrajectoryStore | PointStore, trajectory: int, read: Read) -> bool:
-    """Whether the bytes that `read` gives have the SHA-256 that the store keeps of a trajectory."""
+def checker(store: TrajectoryStore | PointStore, read: Read) -> Callable[[int], bool]:
+    """Tells whether the bytes that `read` gives have the SHA-256 that the store keeps of them."""
     if isinstance(store, PointStore):
-        found = _Elsewhere(store.path, read).digest(trajectory)
+        digest = _Elsewhere(store.path, read).digest
     else:
-        digest = hashlib.sha256()
-        for extent in extents_of(store, trajectory):
-            digest.update(read(extent))
-        found = digest.digest()
-    return found == store.digests[trajectory].tobytes()
+
+        def digest(trajectory: int) -> bytes:
+            found = hashlib.sha256()
+            for extent in extents_of(store, trajectory):
+                found.update(read(extent))
+            return found.digest()
+
+    return lambda trajectory: digest(trajectory) == store.digests[trajectory].tobytes()
 
 
 class _Elsewhere(PointStore):

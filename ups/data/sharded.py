@@ -137,7 +137,8 @@ class ShardedRows:
 
     def indexes(self, start: int, stop: int) -> Iterator[tuple[Extent, bytes]]:
         """Where the index of each shard of these rows lies, and what it is if it can be mapped."""
-        for shard in range(start // self._per_shard, -(-stop // self._per_shard)):
+        shards = range(start // self._per_shard, -(-stop // self._per_shard))
+        for shard in shards if start < stop else ():
             at, index = self._expected_index(shard)
             yield Extent(self._key(shard), at, index.nbytes), index.tobytes()
 

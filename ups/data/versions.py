@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     from ups.data.points import PointStore
     from ups.data.store import TrajectoryStore
 
+    Opener = Callable[[str, str], TrajectoryStore | PointStore | None]
+
+_openers: list[Opener] = []
 _SUFFIXES = (".h5", ".zarr")
 PARTS = ".parts"
 """Ending of the folder of a version of which only some trajectories are here: `ups.data.partial`"""
@@ -61,7 +66,20 @@ def open_store(dataset: str, version: str = "latest") -> TrajectoryStore | Point
     Raises:
         DataError: There is none, or it is damaged.
     """
+    for opener in reversed(_openers):
+        if (store := opener(dataset, version)) is not None:
+            return store
     return open_path(find_version(dataset, version))
+
+
+@contextmanager
+def opened_by(opener: Opener) -> Iterator[None]:
+    """Let `opener` open versions by dataset and name; None from it is a version on this machine."""
+    _openers.append(opener)
+    try:
+        yield
+    finally:
+        _openers.remove(opener)
 
 
 def open_path(path: Path, fetch: Fetch | None = None) -> TrajectoryStore | PointStore:
