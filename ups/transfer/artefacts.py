@@ -6,9 +6,10 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from ups.errors import RemoteError
-from ups.transfer.manifest import Manifest, Object, check_name, push_command, stamp_of
+from ups.transfer.manifest import STAMP, Manifest, Object, check_name, push_command, stamp_of
 from ups.transfer.rclone import Entry
 from ups.transfer.remotes import Remote
 
@@ -41,6 +42,14 @@ class Listing:
     def created(self) -> str:
         """UTC of the newest manifest; empty without one."""
         return (stamp_of(self.manifests[0]) or "") if self.manifests else ""
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since its newest manifest was written; endless without one."""
+        if not self.created:
+            return float("inf")
+        written = datetime.strptime(self.created, STAMP).replace(tzinfo=UTC)
+        return (datetime.now(UTC) - written).total_seconds()
 
     @property
     def size(self) -> int:

@@ -90,11 +90,19 @@ def deprecate(found: Found, reason: str, remote: Remote) -> None:
 
 
 def prune(
-    kind: str, remote: Remote, name: str | None = None, *, dry_run: bool = False
+    kind: str,
+    remote: Remote,
+    name: str | None = None,
+    *,
+    dry_run: bool = False,
+    which: Callable[[Listing], bool] = lambda listing: True,
 ) -> list[Listing]:
     """Remove the deprecated artefacts of a kind, or of one name of it.
 
     The manifests go first, so that no reader sees an artefact without its objects.
+
+    Args:
+        which: Of the deprecated ones, only these.
 
     Returns:
         What was removed, or would be.
@@ -102,7 +110,8 @@ def prune(
     Raises:
         RemoteError: The remote cannot be reached.
     """
-    chosen = [listing for listing in scan(kind, remote, name) if listing.deprecated]
+    deprecated = [listing for listing in scan(kind, remote, name) if listing.deprecated]
+    chosen = list(filter(which, deprecated))
     rclone = remote.rclone()
     for listing in [] if dry_run else chosen:
         rclone.delete(remote.path(listing.folder), listing.manifests)
