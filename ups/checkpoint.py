@@ -181,6 +181,19 @@ def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
         raise CheckpointError(f"{path}: does not fit this version of ups: {first}") from error
 
 
+def codec_fingerprints(path: Path) -> frozenset[str]:
+    """Fingerprints of the codecs that a checkpoint holds; no weights are read.
+
+    Raises:
+        CheckpointError: As `load`.
+    """
+    content = _read(path, mapped=True)
+    try:
+        return frozenset(str(task["codec_fingerprint"]) for task in content["tasks"].values())
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: does not fit this version of ups: {error}") from error
+
+
 def load_run(
     run: str | Path | None = None,
     device: torch.device | str = "cpu",
@@ -214,7 +227,7 @@ def last_stage(run: Path) -> StageName:
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, *, mapped: bool = False) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint", hint="ups train")
     with translated_os_errors(path, "reading", CheckpointError):
@@ -226,7 +239,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not zipfile.is_zipfile(path):  # torch would try its old format, with any kind of error
         raise damaged
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, ValueError) as error:
         raise damaged from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:

@@ -144,6 +144,14 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def age(seconds: float) -> str:
+    """The largest unit of a time: `45 s`, `12 min`, `3 h`, `30 d`."""
+    for name, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {name}"
+    return f"{seconds:.0f} s"
+
+
 def size(num_bytes: int | float) -> str:
     """`512 B`, `1.2 MB`, `8.2 GB`."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -76,14 +76,7 @@ def _print_items(items: Any) -> None:
     _output.print_table(
         "",
         [">size", ">age", "what", "dataset", "used by", "comes back", "name~"],
-        [[_output.size(item.size_bytes), _age(item.age_s), item.kind, item.dataset,
+        [[_output.size(item.size_bytes), _output.age(item.age_s), item.kind, item.dataset,
           str(len(item.used_by) or "-"), (item.again.split() or [*3 * ["never"]])[2],
           item.path.name] for item in items],
     )  # fmt: skip
-
-
-def _age(seconds: float) -> str:
-    for name, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.0f} {name}"
-    return f"{seconds:.0f} s"
