@@ -16,7 +16,14 @@ from ups.data.versions import find_version
 from ups.errors import RemoteError, UpsError, UsageError, did_you_mean
 from ups.registry import Artefact, DatasetCard, dataset_keys, load_card
 from ups.transfer import clean
-from ups.transfer.artefacts import Found, Listing, list_artefacts, read_manifest, read_reason
+from ups.transfer.artefacts import (
+    Found,
+    Listing,
+    list_artefacts,
+    read_manifest,
+    read_reason,
+    scan,
+)
 from ups.transfer.dataset_pieces import SMALL, chosen, holds, source_of
 from ups.transfer.push import Pushed, push
 from ups.transfer.remotes import Remote, find_remote, load
@@ -235,7 +242,7 @@ def prune_datasets(
         older_than_s: Only what was pushed longer ago.
         keep_last: Not the newest so many versions of each dataset, deprecated or not.
     """
-    everything = clean.scan(KIND, remote)
+    everything = scan(KIND, remote)
     chosen_keys = set(keys) or {item.name.split("/")[0] for item in everything}
     asked = [i for i in everything if i.deprecated and i.name.split("/")[0] in chosen_keys]
     named = {entry.location for key in dataset_keys() for entry in load_card(key).artefacts}
