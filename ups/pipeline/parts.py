@@ -18,6 +18,7 @@ from ups.evaluation.report import Report, load_report, report_files
 from ups.leaderboard.entries import Entry, add
 from ups.registry import DatasetCard
 from ups.training import run as training
+from ups.training.cache_source import CacheUse
 from ups.training.residence import Residence
 from ups.training.session import Session, open_session
 
@@ -108,7 +109,7 @@ def trained(
     session: Session = open_session(experiment)
 
     def done(outcome: Any) -> None:
-        if isinstance(outcome, Residence):
+        if isinstance(outcome, Residence | CacheUse):
             return
         name = getattr(outcome, "stage", "cache")
         if name == "cache":

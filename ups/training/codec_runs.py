@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from ups import checkpoint as checkpoints
 from ups import runs
 from ups.cache.format import MANIFEST, CacheIdentity, LatentCache, list_caches
@@ -92,6 +94,16 @@ def codec_options(experiment: Experiment, dataset: str) -> dict[str, Any]:
     """The options of an experiment's codec for a dataset, but for what it must reach."""
     codec = experiment.codec_for(family_of(load_card(dataset)))
     return codec.model_dump(mode="json", exclude={"gate"})
+
+
+def same_options(experiment: Experiment, dataset: str, options: object) -> bool:
+    """Whether an experiment asks for a codec of these options, as `codec_options` gave them."""
+    ours = experiment.codec_for(family_of(load_card(dataset)))
+    try:
+        theirs = type(ours).model_validate(options)
+    except ValidationError:
+        return False
+    return ours == theirs.model_copy(update={"gate": ours.gate})
 
 
 def _fingerprints(path: Path) -> set[str]:

@@ -15,6 +15,12 @@ from ups import files, runs
 from ups.codec.report_card import ReportCard
 from ups.config.stages import STAGES, StageName
 from ups.errors import CheckpointError, UsageError
+from ups.training.cache_source import (
+    CacheUse,
+    check_fields,
+    open_with_data,
+    provide_caches,
+)
 from ups.training.distributed import device_name, is_main, on_main
 from ups.training.latents import CacheOutcome, Progress, build_caches, matching
 from ups.training.loop import Fit, FitResult, Stage
@@ -24,7 +30,7 @@ from ups.training.stages.build import Foundation, build_stage, foundation_of, ne
 from ups.training.stages.codec import CodecStage, is_trainable
 from ups.training.tracking import Table, Tracker, Tracking, forget_after, open_tracking
 
-Done = Callable[["StageOutcome | CacheOutcome | Residence"], None]
+Done = Callable[["StageOutcome | CacheOutcome | CacheUse | Residence"], None]
 
 
 @dataclass(frozen=True)
@@ -63,13 +69,21 @@ def train(
     Raises:
         CheckpointError: A stage needs an earlier one that was not trained on this data, or a loss
             is not finite.
-        CacheError: The tokens that a stage needs were not cached.
+        CacheError: The cache here is of other data or another codec.
+        DataError: A stage reads training data that are not here.
+        RemoteError: Tokens were to be pulled, and could not be.
         GateError: A codec reconstructs worse than its gate allows.
     """
-    session = experiment if isinstance(experiment, Session) else open_session(experiment)
+    if isinstance(experiment, Session):
+        session = experiment
+    else:
+        session, _ = open_with_data(experiment, stages, progress=progress)
     chosen = tuple(stages or session.stages)
     check_order(session, chosen)
-    stands_on = foundation_of(session, chosen)
+    check_fields(session, chosen)
+    stands_on = foundation_of(session, chosen, progress=progress)
+    for use in stands_on.caches:
+        _tell(done, use)
     run = on_main(
         lambda: runs.create_run(
             session.experiment,
@@ -87,7 +101,12 @@ def resume(run: Path, *, progress: Progress | None = None, done: Done | None = N
     session = open_session(runs.run_experiment_of(run))
     plan = runs.planned(run)
     stages = tuple(stage_name(name) for name in plan.stages)
-    _run_stages(session, run, stages, Foundation.of(plan.stands_on), progress, done)
+    check_fields(session, stages)
+    stands_on = Foundation.of(plan.stands_on)
+    if "codec" in stands_on.files:
+        for use in provide_caches(session, stands_on.files["codec"], progress=progress):
+            _tell(done, use)
+    _run_stages(session, run, stages, stands_on, progress, done)
     return run
 
 
@@ -198,7 +217,7 @@ def _residence_of(stage: Stage) -> Residence | None:
     return None if mixture is None else mixture.tasks[0].residence
 
 
-def _tell(done: Done | None, outcome: StageOutcome | CacheOutcome | Residence) -> None:
+def _tell(done: Done | None, outcome: StageOutcome | CacheOutcome | CacheUse | Residence) -> None:
     if done:
         done(outcome)
 

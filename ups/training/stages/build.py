@@ -27,8 +27,9 @@ from ups.models.layout import TokenLayout
 from ups.models.operator import build_operator
 from ups.models.steady import SteadyPrior
 from ups.training.building import build_codec, make_checkpoint
+from ups.training.cache_source import CacheUse, provide_caches
 from ups.training.curriculum import Curriculum, spans, steps_of
-from ups.training.latents import codecs_for, find_codec, latent_tasks, matching
+from ups.training.latents import Progress, codecs_for, find_codec, latent_tasks, matching
 from ups.training.loop import Stage
 from ups.training.scales import fit_scales
 from ups.training.session import Session
@@ -67,10 +68,12 @@ class Foundation:
 
     Attributes:
         has_caches: Whether the tokens are known to be cached.
+        caches: Those that were found, pulled or built for it.
     """
 
     files: dict[StageName, Path] = field(default_factory=dict)
     has_caches: bool = False
+    caches: list[CacheUse] = field(default_factory=list)
 
     @classmethod
     def of(cls, paths: Mapping[str, str]) -> Foundation:
@@ -78,13 +81,24 @@ class Foundation:
         return cls({stage: Path(paths[stage]) for stage in _NEEDED if stage in paths})
 
 
-def foundation_of(session: Session, stages: Sequence[StageName]) -> Foundation:
-    """Find what the stages need and do not train themselves.
+def foundation_of(
+    session: Session,
+    stages: Sequence[StageName],
+    *,
+    progress: Progress | None = None,
+    dry_run: bool = False,
+) -> Foundation:
+    """Find what the stages need and do not train themselves; tokens are pulled or built.
+
+    Args:
+        progress: Called with (what, done, in all, note) while tokens are pulled or built.
+        dry_run: Only say where the tokens would come from.
 
     Raises:
         CheckpointError: An earlier stage was not trained to the end on exactly this data.
         GateError: A codec reconstructs worse than its gate allows.
-        CacheError: Its tokens were not cached.
+        CacheError: The cache here is of other data or another codec.
+        DataError: Tokens have to be built, and the training data are not here.
     """
     found = Foundation()
     missing = {one for stage in stages for one in needed_by(stage) if one not in stages}
@@ -98,8 +112,10 @@ def foundation_of(session: Session, stages: Sequence[StageName]) -> Foundation:
         below = checkpoints.load(found.files["codec"])
         if below.stage == "codec":
             _check_gate(session, below, found.files["codec"])
-        latent_tasks(session, codecs_for(session, below))
-        found.has_caches = True
+        found.caches = provide_caches(
+            session, found.files["codec"], progress=progress, dry_run=dry_run
+        )
+        found.has_caches = not dry_run
     return found
 
 
