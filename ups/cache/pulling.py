@@ -24,11 +24,11 @@ from ups.cache.travel import (
     SHARDS_SHA256,
     TOKENS,
     Progress,
+    held_out,
     name_of,
     silent,
 )
-from ups.data.partial import Present, write_present
-from ups.data.versions import PARTS, list_versions, open_store
+from ups.data.versions import list_versions, open_store
 from ups.errors import (
     CacheError,
     CheckpointError,
@@ -41,6 +41,7 @@ from ups.transfer.artefacts import Found, list_artefacts, read_manifest, read_re
 from ups.transfer.manifest import Piece
 from ups.transfer.pull import pull
 from ups.transfer.remotes import Remote
+from ups.transfer.stores import pull_store
 
 Wanted = Callable[[Piece], bool]
 
@@ -217,55 +218,32 @@ def pull_data(
         RemoteError: The remote does not answer, or holds something wrong.
     """
     identity = identity_in(found)
-    dataset, version = identity.dataset, identity.version
-    folder = paths.data_dir(dataset) / f"{version}{PARTS}"
-    present = _present(found, identity)
-    if version in list_versions(dataset):
-        return Arrived("data", _check_here(found, identity, present), 0)
-    if dry_run:
-        return Arrived("data", folder, size_of(found, _is_data))
-    staging = folder.with_name(f".{version}.pull-{found.manifest.identity16}")
-    received = _fetch(found, staging, remote, _is_data, progress)
-    write_present(staging, present)
-    _rename(staging, folder, DataError)
-    return Arrived("data", folder, received)
+    if identity.version in list_versions(identity.dataset):
+        return Arrived("data", _check_here(found, identity), 0)
+    done = pull_store(
+        found, remote, wanted=_is_data, claimed=held_out, progress=progress, dry_run=dry_run
+    )
+    return Arrived("data", done.path, done.received_bytes)
 
 
 def _is_data(piece: Piece) -> bool:
     return not _is_token(piece) and not _is_codec(piece)
 
 
-def _present(found: Found, identity: CacheIdentity) -> Present:
-    labels = found.manifest.labels
-    try:
-        return Present(
-            dataset=identity.dataset,
-            version=identity.version,
-            data_sha256=identity.data_sha256,
-            num_trajectories=int(labels["trajectories"]),
-            runs=tuple((int(first), int(end)) for first, end in labels["data_runs"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise RemoteError(
-            f"{found.place}: its labels cannot be used: {error}",
-            hint="push it again with this version of ups: ups cache push",
-        ) from error
-
-
-def _check_here(found: Found, identity: CacheIdentity, wanted: Present) -> Path:
+def _check_here(found: Found, identity: CacheIdentity) -> Path:
     """The store that is here, if it is the one meant and holds what the artefact would bring."""
     store = open_store(identity.dataset, identity.version)
     if store.metadata.data_sha256 != identity.data_sha256:
         raise DataError(
             f"{store.path}: has other values than what {found.manifest.name} was made of: "
             f"data_sha256 {store.metadata.data_sha256[:12]}, not {identity.data_sha256[:12]}",
-            hint="move it away, or take a cache of these values: ups cache build",
+            hint="move it away, or make a cache of it: ups cache build",
         )
     if store.presence is not None:
-        missing = store.presence.missing(np.flatnonzero(wanted.here))
+        missing = store.presence.missing(np.flatnonzero(held_out(store.splits)))
         if len(missing):
             raise DataError(
-                f"{store.path.parent}: {len(missing)} trajectories of {', '.join(HELD_OUT)} are "
+                f"{store.path.parent}: {len(missing)} {' and '.join(HELD_OUT)} trajectories are "
                 "not here",
                 hint=f"ups data pull {identity.dataset} --version {identity.version} "
                 f"--splits {','.join(HELD_OUT)}",

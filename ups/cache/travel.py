@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from ups import files, runs
 from ups.cache.format import MANIFEST, CacheIdentity, LatentCache
-from ups.data.partial import runs_of
+from ups.data.splits import SPLITS
 from ups.errors import CacheError, CheckpointError
 from ups.transfer.dataset_pieces import splits_in
 from ups.transfer.manifest import Piece
@@ -102,8 +102,6 @@ def _source_of(parcel: Parcel, scratch: Path) -> Source:
         identity={**asdict(identity), SHARDS_SHA256: files.sha256_json(shards)},
         pieces=[*held, *_codec_pieces(run, scratch), *_token_pieces(parcel.cache)],
         labels={
-            **parcel.data.labels,
-            "data_runs": runs_of(np.flatnonzero(_complete_in(parcel.data))),
             "codec_sha256": files.sha256_file(run / CODEC_PT),
             "codec_options": dict(parcel.options),
             "codec_run": runs.run_id(run),
@@ -117,13 +115,9 @@ def is_held_out(piece: Piece | LocalPiece) -> bool:
     return piece.trajectories is None or bool(splits_in(piece) & set(HELD_OUT))
 
 
-def _complete_in(data: Source) -> npt.NDArray[np.bool_]:
-    """(trajectory,) bool: those of which every piece travels."""
-    complete = np.ones(int(data.labels["trajectories"]), bool)
-    for piece in data.pieces:
-        if piece.trajectories is not None and not is_held_out(piece):
-            complete[slice(*piece.trajectories)] = False
-    return complete
+def held_out(splits: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """(trajectory,) bool: those of which every piece travels, by the splits of all."""
+    return np.isin(splits, [SPLITS.index(name) for name in HELD_OUT])
 
 
 def _partial_files(pieces: Sequence[LocalPiece]) -> dict[str, int]:
