@@ -152,7 +152,7 @@ class Remote(BaseModel):
         if self.kind == "sftp":
             user = f"{self.user}@" if self.user else ""
             return f"sftp://{user}{self.host}:{self.port}/{self.folder.lstrip('/')}"
-        return self.root or "W&B artifacts"
+        return f"W&B {self.root}".rstrip() if self.is_wandb else self.root
 
     @property
     def _key_id_env(self) -> str:

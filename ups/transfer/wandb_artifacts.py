@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 TYPES = {"data": "dataset", "cache": "cache", "codec": "model", "run": "model"}
 _LONGEST = 128
 _PLAIN = re.compile(r"[^A-Za-z0-9._-]")
+_INSIDE = re.compile(r"/[0-9a-f]{16}(/objects)?(/[^/]+)?$")
+"""What follows an artefact's name in the place of its folder, or of a file in that."""
 _OWN_VERSION = re.compile(r"v\d+")
 
 
@@ -128,7 +130,7 @@ def post(manifest: Manifest, objects: Mapping[str, Path], service: Service) -> t
     return posted.unused
 
 
-def service_of(remote: Remote) -> Wandb:
+def service_of(remote: Remote) -> Service:
     """The W&B project that a remote names.
 
     Raises:
@@ -173,10 +175,10 @@ class WandbFiles(Rclone):
 
     def list(self, path: str, recursive: bool = False) -> Entries:
         folder = self._relative(path)
-        kind, _, name = folder.partition("/")
+        kind, _, rest = folder.partition("/")
         if kind not in TYPES:
             return []
-        collection = collection_of(kind, name) if name else None
+        collection = collection_of(kind, _INSIDE.sub("", rest)) if rest else None
         found: dict[str, Entry] = {}
         for version in self.service.versions(TYPES[kind], collection):
             for place, size in _places(version).items():
@@ -258,8 +260,7 @@ class WandbFiles(Rclone):
     def _fetch(self, place: str, into: Path) -> Path:
         """Download the file at a place below the root, from the newest version that has it."""
         kind, _, rest = place.partition("/")
-        name = rest.rpartition("/objects/")[0] or rest.rpartition("/")[0]
-        collection = collection_of(kind, name.rpartition("/")[0])
+        collection = collection_of(kind, _INSIDE.sub("", rest))
         known = self.service.versions(TYPES.get(kind, kind), collection)
         for version in sorted(known, key=lambda version: version.created, reverse=True):
             if place in _places(version):
