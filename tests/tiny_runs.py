@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 
 from ups import runs
-from ups.cache.build import build_cache
 from ups.config.loading import merged
 from ups.config.schema import Experiment
-from ups.training.building import build_codec, coded_task
-from ups.training.latents import cache_identity, encoders_of, latent_tasks
+from ups.training.building import build_codec
+from ups.training.latents import build_task_cache, latent_tasks
 from ups.training.session import open_session
 from ups.training.stages.build import stage_on
 
@@ -56,13 +55,8 @@ def operator_stage(*tasks, **changes):
 
 def cached(session, codecs):
     """Tasks with their caches, of codecs that no checkpoint holds."""
-
     for task in session.tasks:
-        identity = cache_identity(task, codecs[task.name], session.experiment.cache)
-        encode, context = encoders_of(
-            coded_task(task, codecs[task.name]), session.experiment.cache.dtype
-        )
-        build_cache(task.store, encode, identity, context=context, splits=("train", "valid"))
+        build_task_cache(task, codecs[task.name], session.experiment.cache)
     return latent_tasks(session, codecs)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,11 @@ def build_caches(
     outcomes = []
     for task in session.tasks:
         codec = codecs[task.name]
-        outcome = _build(session, task, codec, splits, progress)
+        label = "cache" if len(session.tasks) == 1 else f"cache {task.name}"
+        outcome = build_task_cache(
+            task, codec, session.experiment.cache, splits=splits,
+            progress=partial(_told, progress, label) if progress else None,
+        )  # fmt: skip
         if with_costs and is_main():
             costs = dtype_costs(task, coded_task(task, codec), outcome.build.cache.manifest)
             outcome = replace(outcome, costs=costs)
@@ -142,17 +147,24 @@ def build_caches(
     return outcomes
 
 
-def _build(
-    session: Session,
+def _told(progress: Progress, label: str, done: int, total: int) -> None:
+    progress(label, done, total, "")
+
+
+def build_task_cache(
     task: TaskData,
     codec: Codec,
-    splits: Sequence[str],
-    progress: Progress | None,
+    config: CacheConfig,
+    *,
+    splits: Sequence[str] = ("train", "valid"),
+    progress: Callable[[int, int], None] | None = None,
 ) -> CacheOutcome:
-    config = session.experiment.cache
-    identity = cache_identity(task, codec, config)
-    label = "cache" if len(session.tasks) == 1 else f"cache {task.name}"
-    store = coded_task(task, codec)
+    """Encode the data of one task, shared among the processes that work together.
+
+    Args:
+        progress: Called with (frames done, frames in all).
+    """
+    identity, store = cache_identity(task, codec, config), coded_task(task, codec)
     encode, context = encoders_of(store, config.dtype)
     build = build_cache(
         task.store,
@@ -162,7 +174,7 @@ def _build(
         moved=moved_encoders(task, store, config) if config.repeats > 1 else None,
         splits=splits,
         shard_bytes=config.shard_bytes,
-        progress=(lambda n, total: progress(label, n, total, "")) if progress else None,
+        progress=progress,
         crew=crew(),
     )
     return CacheOutcome(task.name, build, identity)
