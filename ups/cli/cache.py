@@ -10,12 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from ups import paths
-from ups.cli import _output
+from ups.cli import _output, cache_travel
 from ups.cli._app import group
 from ups.cli._options import Dataset, Json, Overrides, Version
 from ups.errors import CacheError
 
-app = group("Build, list, verify and prune latent caches.")
+app = group("Build, list, verify, prune, push and pull latent caches.")
+app.command("push")(cache_travel.push)
+app.command("pull")(cache_travel.pull)
 
 
 class DtypeChoice(StrEnum):

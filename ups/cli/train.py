@@ -12,7 +12,7 @@ import typer
 from ups import paths
 from ups.cli import _output
 from ups.cli._options import ConfigOption, Overrides
-from ups.errors import UsageError
+from ups.errors import CheckpointError, UsageError
 
 AUTO = "auto"
 
@@ -69,6 +69,14 @@ def train(
         int,
         typer.Option(min=1, help="Processes on this machine, one for each GPU; or use torchrun."),
     ] = 1,
+    cache_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REMOTE",
+            help="Take tokens, codec and data that are not here from a remote: cache.pull.",
+            show_default="the config's",
+        ),
+    ] = None,
 ) -> None:
     """Train in stages: codec, operator on its cached tokens, models of what that leaves over.
 
@@ -82,13 +90,14 @@ def train(
         raise typer.Exit(launch(nproc, sys.argv[1:]))
     with told_by_main():
         if resume not in (None, AUTO):
-            if config or overrides or model or dry_run:
-                raise UsageError(
-                    "--resume RUN takes the run's own config: leave out --config, --model and --set"
-                )
+            if config or overrides or model or dry_run or cache_from:
+                raise UsageError("--resume RUN takes the run's own config: leave out --config, "
+                                 "--model, --set and --cache-from")  # fmt: skip
             _resume(resume)
         else:
             experiment = _experiment(config, model, overrides or [])
+            if cache_from is not None:
+                experiment = _pulling(experiment, cache_from, _named(stage, experiment))
             _start(stage, experiment, dry_run=dry_run, is_resumed=resume == AUTO)
 
 
@@ -110,12 +119,37 @@ def _experiment(config: ConfigOption, model: ModelChoice | None, overrides: list
     return load_baseline(model.value, config, overrides)
 
 
+def _named(stage: StageChoice | None, experiment: Any) -> list[str] | None:
+    """The stages that are asked for, where that is known before the data are."""
+    if stage is None:
+        order = experiment.stages.order
+        return None if order is None else list(order)
+    return None if stage is StageChoice.all else [stage.value]
+
+
+def _pulling(experiment: Any, remote: str, stages: list[str] | None) -> Any:
+    """The experiment with a remote to take tokens from."""
+    if stages is None or StageChoice.codec in stages:
+        raise UsageError(
+            "--cache-from: no cache is by a codec that is still to be trained",
+            hint="name a stage on tokens: --stage operator, or steady_prior",
+        )
+    cache = experiment.cache.model_copy(update={"pull": remote})
+    return experiment.model_copy(update={"cache": cache})
+
+
 def _start(stage: StageChoice | None, experiment: Any, *, dry_run: bool, is_resumed: bool) -> None:
+    from ups.training.cache_source import open_with_data
     from ups.training.distributed import on_main, together
-    from ups.training.session import open_session
 
     with together(experiment.device):
-        session = open_session(experiment)
+        named = _named(stage, experiment)
+        if dry_run and _tell_of_missing(experiment, named):
+            return
+        with _output.Bars() as bars:
+            session, fetched = open_with_data(experiment, named, progress=bars)
+        for one in fetched:
+            _output.summary("pulled", describe_fetched(one))
         stages = _chosen(session, stage)
         if dry_run:
             _print_plan(session, stages)
@@ -202,6 +236,8 @@ def describe(outcome: Any) -> str:
     """One line on a finished stage or cache build, or on where the tokens are."""
     if hasattr(outcome, "where"):
         return describe_residence(outcome)
+    if hasattr(outcome, "origin"):
+        return describe_use(outcome)
     if not hasattr(outcome, "fit"):
         return describe_cache(outcome)
     fit = outcome.fit
@@ -242,6 +278,42 @@ def describe_cache(outcome: Any) -> str:
     )
 
 
+def describe_use(use: Any) -> str:
+    """Where a run's tokens come from: found here, pulled, or built and why."""
+    identity = use.identity
+    origins = {
+        "here": "found here",
+        "pulled": f"pulled from {use.detail}, {_output.size(use.received_bytes)}",
+        "built": f"built now, {use.detail}",
+    }
+    return (
+        f"{origins[use.origin]}: {identity.tokens} tokens x {identity.dim}, {identity.dtype} -> "
+        f"{paths.display(identity.folder)}"
+    )
+
+
+def describe_fetched(fetched: Any) -> str:
+    """What of a version was pulled because it was not here."""
+    parts = ", ".join(
+        f"{part.what} {_output.size(part.received_bytes)}" if part.received_bytes
+        else f"{part.what} here already"
+        for part in fetched.parts
+    )  # fmt: skip
+    return f"{fetched.version} from {fetched.remote}: {parts}"
+
+
+def _tell_of_missing(experiment: Any, stages: Any) -> bool:
+    """Say what would be pulled before anything more can be said; whether that is so."""
+    from ups.training.cache_source import fetch_missing, may_fetch
+
+    if not may_fetch(experiment, stages):
+        return False
+    fetched = fetch_missing(experiment, dry_run=True)
+    for one in fetched:
+        _output.summary("would pull", describe_fetched(one))
+    return bool(fetched)
+
+
 def describe_residence(residence: Any) -> str:
     """`1.2 GB in memory`, `8.2 GB streamed from 31 shards`."""
     count = residence.shards
@@ -253,6 +325,20 @@ def describe_residence(residence: Any) -> str:
     return f"{_output.size(residence.size_bytes)} {places[residence.where]}"
 
 
+def _tell_of_caches(session: Any, stages: Any) -> None:
+    """Where the tokens would come from, if the stages do not make their codec first."""
+    from ups.training.stages.build import foundation_of
+
+    try:
+        caches = foundation_of(session, stages, dry_run=True).caches
+    except CheckpointError as error:
+        _output.summary("cache", str(error))
+        return
+    for use in caches:
+        _output.summary("cache", describe_use(use).replace("built now", "to be built").replace(
+            "pulled", "to be pulled", 1))  # fmt: skip
+
+
 def _print_plan(session: Any, stages: Any) -> None:
     from ups.config.loading import to_yaml
     from ups.training.plan import costs, plan
@@ -261,6 +347,7 @@ def _print_plan(session: Any, stages: Any) -> None:
     typer.echo("---")
     for label, text in plan(session):
         _output.summary(label, text)
+    _tell_of_caches(session, stages)
     rows, total = [], 0.0
     for cost in costs(session, stages):
         total += cost.seconds

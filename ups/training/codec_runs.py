@@ -10,13 +10,16 @@ from pydantic import ValidationError
 from ups import checkpoint as checkpoints
 from ups import runs
 from ups.cache.format import MANIFEST, CacheIdentity, LatentCache, list_caches
+from ups.cache.pulling import caches_on, identity_in
 from ups.cache.travel import Parcel
 from ups.config.schema import Experiment
 from ups.data.versions import find_version, open_store
-from ups.errors import CacheError, CheckpointError, did_you_mean
+from ups.errors import CacheError, CheckpointError, RemoteError, did_you_mean
 from ups.registry import load_card
 from ups.training.session import family_of
+from ups.transfer.artefacts import Found
 from ups.transfer.dataset_pieces import source_of
+from ups.transfer.remotes import Remote
 
 _SHORTEST = 6
 """Letters of a fingerprint that say which one is meant."""
@@ -57,6 +60,48 @@ def parcel_of(dataset: str, version: str = "latest", codec: str | None = None) -
     return Parcel(
         chosen[0], run, source_of(path), codec_options(runs.run_experiment_of(run), dataset)
     )
+
+
+def cache_on(
+    remote: Remote, dataset: str, version: str | None = None, codec: str | None = None
+) -> Found:
+    """The cache on a remote that somebody means: the newest that fits, a deprecated one at last.
+
+    Args:
+        version: None is that of the card's artefact where it has a cache there, else any.
+        codec: As in `parcel_of`; a run may also be named that only the cache knows.
+
+    Raises:
+        RemoteError: There is none, or only deprecated ones and neither version nor codec is named.
+    """
+    known = list(caches_on(remote, dataset, version))
+    found = [one for one in known if codec is None or _is_meant(one, codec)]
+    artefacts = load_card(dataset).artefacts
+    if version is None and artefacts:
+        preferred = artefacts[-1].version
+        found.sort(key=lambda one: identity_in(one).version != preferred)
+    if not found:
+        name = f"{dataset}/{version}" if version else dataset
+        which = f" by codec '{codec}'" if codec else ""
+        others = f", only {known[0].manifest.name}" if known else ""
+        raise RemoteError(
+            f"{remote.describe()}: no cache of {name}{which}{others}",
+            hint=f"from a machine that has it: ups cache push {dataset}",
+        )
+    chosen = next((one for one in found if one.deprecated is None), found[0])
+    if chosen.deprecated is not None and codec is None and version is None:
+        raise RemoteError(
+            f"{remote.describe()}: {chosen.manifest.name} is deprecated: {chosen.deprecated}",
+            hint=f"ups cache pull {dataset} --version {identity_in(chosen).version} takes it",
+        )
+    return chosen
+
+
+def _is_meant(found: Found, codec: str) -> bool:
+    identity, run = identity_in(found), str(found.manifest.labels.get("codec_run"))
+    if is_by(identity, codec) or codec in (run, run.split("/")[0]):
+        return True
+    return identity.fingerprint in fingerprints_in(codec)
 
 
 def is_by(identity: CacheIdentity, codec: str) -> bool:
