@@ -162,6 +162,10 @@ def _print_version(dataset: str, name: str) -> None:
     from ups.data.versions import open_store
 
     store = open_store(dataset, name)
+    part = store.presence
+    some = (
+        "" if part is None else f"{int(part.here.sum())} of {len(part.here)} trajectories are here"
+    )
     counts = ", ".join(f"{split} {len(store.split(split))}" for split in ("train", "valid", "test"))
     rows = [
         [
@@ -172,6 +176,8 @@ def _print_version(dataset: str, name: str) -> None:
     ]
     typer.echo(f"\nVersion {name}: {store.num_trajectories} trajectories ({counts}), "
                f"{store.num_frames} frames; statistics of the training split")  # fmt: skip
+    if some:
+        typer.echo(f"{some}; the rest: ups data pull {dataset} --version {name}")
     _output.print_table("", ["field", ">mean", ">std", ">rms", ">min", ">max"], rows)
 
 

@@ -9,6 +9,7 @@ import typer
 from ups import paths
 from ups.cli import _output
 from ups.cli._options import Json
+from ups.errors import UsageError
 
 Datasets = Annotated[list[str] | None, typer.Argument(help="Keys; all by default.")]
 
@@ -49,10 +50,23 @@ def prune(
     force: Annotated[
         bool, typer.Option("--force", help="Also what a run or cache refers to.")
     ] = False,
+    on: Annotated[
+        str | None,
+        typer.Option("--on", metavar="REMOTE", help="Deprecated versions on a remote instead."),
+    ] = None,
 ) -> None:
-    """Remove leftovers older than a day; with --older-than or --keep-last also old versions."""
+    """Remove leftovers older than a day; with --older-than or --keep-last also old versions.
+
+    With --on, nothing here is touched: deprecated versions go from that remote.
+    """
     from ups.data import disk
 
+    if on is not None:
+        if raw or force:
+            raise UsageError("--on goes without --raw and --force: they are about this disk")
+        age = disk.parse_age(older_than) if older_than else None
+        _prune_remote(on, datasets or [], age, keep_last, dry_run)
+        return
     plan = disk.plan_pruning(
         disk.disk_usage(datasets or []),
         older_than_s=disk.parse_age(older_than) if older_than else None,
@@ -70,6 +84,26 @@ def prune(
     total = _output.size(sum(item.size_bytes for item in plan.remove))
     verb = "would remove" if dry_run else "removed"
     _output.summary("prune", f"{verb} {len(plan.remove)} things, {total}")
+
+
+def _prune_remote(
+    on: str, datasets: list[str], older_than_s: float | None, keep_last: int | None, dry_run: bool
+) -> None:
+    from ups.transfer.datasets import prune_datasets
+    from ups.transfer.remotes import find_remote
+
+    remote = find_remote(on)
+    done = prune_datasets(
+        remote, datasets, older_than_s=older_than_s, keep_last=keep_last, dry_run=dry_run
+    )
+    for listing in done.removed:
+        typer.echo(f"{_output.size(listing.size):>9}  {listing.folder}")
+    for listing, reason in done.kept:
+        typer.echo(f"kept {listing.folder}: {reason}")
+    total = _output.size(sum(listing.size for listing in done.removed))
+    verb = "would remove" if dry_run else "removed"
+    things = f"{len(done.removed)} deprecated versions, {total}"
+    _output.summary("prune", f"{verb} {things} on {remote.describe()}")
 
 
 def _print_items(items: Any) -> None:

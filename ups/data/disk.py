@@ -15,7 +15,15 @@ import yaml
 
 from ups import files, paths, runs
 from ups.data.conversion.identity import is_generated
-from ups.data.versions import version_paths
+from ups.data.versions import (
+    PARTS,
+    PRESENT,
+    STORES,
+    parts_folder,
+    pulled_record,
+    version_of,
+    version_paths,
+)
 from ups.errors import ConfigError, DataError, UsageError, translated_os_errors
 from ups.registry import DatasetCard, dataset_keys, load_card
 
@@ -107,8 +115,8 @@ def remove(item: Item) -> None:
         hidden = item.path.with_name(f".{item.path.name}.removed")
         os.replace(item.path, hidden)
         shutil.rmtree(hidden) if hidden.is_dir() else hidden.unlink()
-        for beside in (f".{item.path.name}.part.json", f".{item.path.name}.verified.json"):
-            item.path.with_name(beside).unlink(missing_ok=True)
+        for ending in ("part.json", "verified.json", "pulled.json"):
+            item.path.with_name(f".{item.path.name}.{ending}").unlink(missing_ok=True)
     item.path.with_name(f".{item.path.name}.lock").unlink(missing_ok=True)
 
 
@@ -123,10 +131,16 @@ def _of_dataset(key: str, users: dict[tuple[str, str], list[str]]) -> Iterator[I
     caches = [p for p in (paths.caches_dir() / key).glob("*/*") if p.is_dir()]
     has_raw = any(path.is_file() for path in paths.raw_dir(key).glob("[!.]*"))
     for path in version_paths(key):
-        used = [*users.get((key, path.stem), []),
-                *(f"cache {c.name}" for c in caches if c.parent.name == path.stem)]  # fmt: skip
-        again = f"ups data convert {key}" if has_raw else ""
-        yield _item("version", key, path, tuple(used), again)
+        name = version_of(path)
+        used = [*users.get((key, name), []),
+                *(f"cache {c.name}" for c in caches if c.parent.name == name)]  # fmt: skip
+        parts = parts_folder(path)
+        pulled = parts is not None or pulled_record(path).is_file()
+        again = f"ups data {'pull' if pulled else 'convert'} {key}" if pulled or has_raw else ""
+        yield _item("version", key, parts or path, tuple(used), again)
+    for path in folder.glob(f"[!.]*{PARTS}"):
+        if not (path / PRESENT).is_file():
+            yield _item("unfinished", key, path, again=f"ups data pull {key}")
     for path in [*folder.glob(".*.converting"), *folder.glob("*.shards")]:
         yield _item("unfinished", key, path, again=f"ups data convert {key}")
     for path in sorted(paths.raw_dir(key).glob("*")):
@@ -144,12 +158,15 @@ def _of_dataset(key: str, users: dict[tuple[str, str], list[str]]) -> Iterator[I
 
 
 def _item(kind: Kind, key: str, path: Path, used_by: tuple[str, ...] = (), again: str = "") -> Item:
-    size = (
-        sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
-        if path.is_dir()
-        else (path.stat().st_size)
-    )
+    inside = path.rglob("*") if path.is_dir() else [path]
+    size = sum(_size_on_disk(p) for p in inside if p.is_file())
     return Item(kind, key, path, size, path.stat().st_mtime, used_by, again)
+
+
+def _size_on_disk(path: Path) -> int:
+    """Bytes; of a store of which only some is here, without its holes."""
+    found = path.stat()
+    return min(found.st_size, found.st_blocks * 512) if path.name in STORES else found.st_size
 
 
 def _how_again(card: DatasetCard | None, path: Path) -> str:

@@ -47,6 +47,11 @@ def store_in(folder: Path) -> Path:
     return next((folder / name for name in STORES if (folder / name).exists()), folder / STORES[0])
 
 
+def pulled_record(store: Path) -> Path:
+    """The file beside a whole store that says where it was pulled from."""
+    return store.with_name(f".{store.name}.pulled.json")
+
+
 def version_of(path: Path) -> str:
     """The name of the version that a store holds."""
     folder = parts_folder(path)

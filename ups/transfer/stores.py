@@ -21,7 +21,7 @@ import numpy.typing as npt
 from ups import files, paths
 from ups.data.conversion.plan import check_version_name
 from ups.data.partial import Present, read_present, runs_of, write_present
-from ups.data.versions import PARTS, PRESENT, STORES, open_path, store_in
+from ups.data.versions import PARTS, PRESENT, STORES, open_path, pulled_record, store_in
 from ups.errors import DataError, RemoteError, UsageError, translated_os_errors
 from ups.transfer.arrivals import Arrivals
 from ups.transfer.manifest import RECORD, Manifest, Piece
@@ -257,11 +257,6 @@ def _finish(version: Version, found: Found, remote: Remote) -> Path:
         shutil.rmtree(version.parts)
     version.parts.with_name(f".{version.parts.name}.lock").unlink(missing_ok=True)
     return target
-
-
-def pulled_record(store: Path) -> Path:
-    """The file beside a whole store that says where it was pulled from."""
-    return store.with_name(f".{store.name}.pulled.json")
 
 
 def origin_of(store: Path) -> dict[str, str]:
