@@ -26,6 +26,7 @@ _PARALLEL = 8
 _CONNECT_S, _REQUEST_S, _RETRIES, _RETRY_S = 5, 12, 2, 8
 """At worst a request starts just before retries end: a failure takes less than 30 s."""
 _RCLONE = "RCLONE_CONFIG_UPS_"
+_CREDENTIALS = ("access_key_id", "secret_access_key", "session_token")
 # What obstore says -> what rclone says of the same.
 _SAID = {"failed to lookup address": "no such host", "kind: Timeout": "i/o timeout",
          "ConnectionRefused": "connection refused", "ConnectionReset": "connection reset",
@@ -160,22 +161,23 @@ def _object_store(remote: Remote) -> Any:
         for name, value in remote.rclone().environment.items()
     }
     bucket, _, prefix = remote.root.partition("/")
-    endpoint = about.get("endpoint")
+    endpoint = about.get("endpoint", "")
+    options: dict[str, Any] = {
+        "region": about.get("region", "us-east-1"),
+        "virtual_hosted_style_request": not endpoint,
+        "endpoint": endpoint,
+        "prefix": prefix,
+        **{name: about.get(name) for name in _CREDENTIALS},
+    }
     return S3Store(
         bucket,
-        prefix=prefix or None,
-        endpoint=endpoint,
-        virtual_hosted_style_request=endpoint is None,
-        region=about.get("region", "us-east-1"),
-        access_key_id=about["access_key_id"],
-        secret_access_key=about["secret_access_key"],
-        session_token=about.get("session_token"),
         client_options={
-            "allow_http": (endpoint or "").startswith("http://"),
+            "allow_http": endpoint.startswith("http://"),
             "connect_timeout": f"{_CONNECT_S}s",
             "timeout": f"{_REQUEST_S}s",
         },
         retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_RETRY_S)},
+        **{name: value for name, value in options.items() if value not in (None, "")},
     )
 
 
