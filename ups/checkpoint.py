@@ -194,6 +194,18 @@ def codec_fingerprints(path: Path) -> frozenset[str]:
         raise CheckpointError(f"{path}: does not fit this version of ups: {error}") from error
 
 
+def task_identities(path: Path) -> dict[str, TaskIdentity]:
+    """Which data the tasks of a checkpoint were trained on; no module is rebuilt.
+
+    Raises:
+        CheckpointError: As `load`.
+    """
+    try:
+        return {name: _task(one) for name, one in _read(path)["tasks"].items()}
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: does not fit this version of ups: {error}") from error
+
+
 def load_run(
     run: str | Path | None = None,
     device: torch.device | str = "cpu",

@@ -25,6 +25,9 @@ from ups.errors import CheckpointError, ConfigError, did_you_mean, translated_os
 CONFIG, ENVIRONMENT = "config.yaml", "env.json"
 METRICS, REPORT = "metrics.jsonl", "report.json"
 TRACKING, CODEC_CARD = "tracking.json", "codec_card.json"
+FOUNDATION = "stands_on"
+"""Folder of a run from another machine: earlier stages' checkpoints that its own runs hold there.
+"""
 MODEL = "model"
 """In place of a stage: any that leaves a model that predicts."""
 
@@ -76,9 +79,12 @@ def planned(run: Path) -> Plan:
     """The stages a run was started with, and what they stand on."""
     try:
         content = json.loads((run / ENVIRONMENT).read_text(encoding="utf-8"))
-        return Plan(tuple(content["stages"]), dict(content["stands_on"]))
+        stages = tuple(content["stages"])
+        below: dict[str, str] = dict(content["stands_on"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{run / ENVIRONMENT}: not the record of a run: {error}") from error
+    brought = {path.stem: str(path.absolute()) for path in (run / FOUNDATION).glob("*.pt")}
+    return Plan(stages, {stage: brought.get(stage, path) for stage, path in below.items()})
 
 
 def device_of(run: Path) -> str:

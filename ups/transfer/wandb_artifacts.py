@@ -14,7 +14,6 @@ every object is hashed. What cannot be sent is queued, and said not to have been
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import uuid
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from ups import files, paths
 from ups.errors import RemoteError, translated_os_errors
+from ups.transfer.links import link_or_copy
 from ups.transfer.manifest import Manifest, is_object_name, stamp_of
 from ups.transfer.rclone import Entries, Entry, Progress, Rclone
 from ups.transfer.scratch import scratch_folder
@@ -113,10 +113,13 @@ def post(manifest: Manifest, objects: Mapping[str, Path], service: Service) -> t
     queued = False
     try:
         with translated_os_errors(folder, "queueing"):
-            kept = {sha256: _keep(path, folder / sha256) for sha256, path in objects.items()}
+            for sha256, path in objects.items():
+                link_or_copy(path, folder / sha256)
             written = folder / manifest.place.rpartition("/")[2]
             written.write_bytes(manifest.to_bytes())
-        posted = service.post(parcel_of(manifest, kept, written), folder)
+        posted = service.post(
+            parcel_of(manifest, {sha256: folder / sha256 for sha256 in objects}, written), folder
+        )
         queued = posted.queued is not None
     finally:
         if not queued:
@@ -147,16 +150,6 @@ def service_of(remote: Remote) -> Service:
 def files_of(remote: Remote) -> WandbFiles:
     """What `Remote.rclone` gives for W&B."""
     return WandbFiles({}, remote.name, service=service_of(remote), root=remote.path())
-
-
-def _keep(source: Path, target: Path) -> Path:
-    """A link to a file, or a copy where the disk is another one."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)
-    return target
 
 
 @dataclass(frozen=True)
