@@ -108,5 +108,29 @@ def describe_part(part: Any, *, dry_run: bool = False) -> str:
     return f"{'would bring ' * dry_run}{size} -> {paths.display(part.where)}"
 
 
+def describe_use(use: Any, *, planned: bool = False) -> str:
+    """Where a run's tokens come from: found here, pulled, or built and why."""
+    identity, size = use.identity, _output.size(use.received_bytes)
+    origins = {
+        "here": "found here",
+        "pulled": f"{'to be ' * planned}pulled from {use.detail}, {size}",
+        "built": f"{'to be built' if planned else 'built now'}, {use.detail}",
+    }
+    return (
+        f"{origins[use.origin]}: {identity.tokens} tokens x {identity.dim}, {identity.dtype} -> "
+        f"{paths.display(identity.folder)}"
+    )
+
+
+def describe_fetched(fetched: Any) -> str:
+    """What of a version was pulled because it was not here."""
+    parts = ", ".join(
+        f"{part.what} {_output.size(part.received_bytes)}" if part.received_bytes
+        else f"{part.what} here already"
+        for part in fetched.parts
+    )  # fmt: skip
+    return f"{fetched.version} from {fetched.remote}: {parts}"
+
+
 def _bar(bars: ByteBars, what: str) -> Any:
     return lambda done, total: bars(what, done, total)

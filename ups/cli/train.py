@@ -12,6 +12,7 @@ import typer
 from ups import paths
 from ups.cli import _output
 from ups.cli._options import ConfigOption, Overrides
+from ups.cli.cache_travel import describe_fetched, describe_use
 from ups.errors import CheckpointError, UsageError
 
 AUTO = "auto"
@@ -119,7 +120,7 @@ def _experiment(config: ConfigOption, model: ModelChoice | None, overrides: list
     return load_baseline(model.value, config, overrides)
 
 
-def _named(stage: StageChoice | None, experiment: Any) -> list[str] | None:
+def _named(stage: StageChoice | None, experiment: Any) -> Any:
     """The stages that are asked for, where that is known before the data are."""
     if stage is None:
         order = experiment.stages.order
@@ -127,7 +128,7 @@ def _named(stage: StageChoice | None, experiment: Any) -> list[str] | None:
     return None if stage is StageChoice.all else [stage.value]
 
 
-def _pulling(experiment: Any, remote: str, stages: list[str] | None) -> Any:
+def _pulling(experiment: Any, remote: str, stages: Any) -> Any:
     """The experiment with a remote to take tokens from."""
     if stages is None or StageChoice.codec in stages:
         raise UsageError(
@@ -278,30 +279,6 @@ def describe_cache(outcome: Any) -> str:
     )
 
 
-def describe_use(use: Any) -> str:
-    """Where a run's tokens come from: found here, pulled, or built and why."""
-    identity = use.identity
-    origins = {
-        "here": "found here",
-        "pulled": f"pulled from {use.detail}, {_output.size(use.received_bytes)}",
-        "built": f"built now, {use.detail}",
-    }
-    return (
-        f"{origins[use.origin]}: {identity.tokens} tokens x {identity.dim}, {identity.dtype} -> "
-        f"{paths.display(identity.folder)}"
-    )
-
-
-def describe_fetched(fetched: Any) -> str:
-    """What of a version was pulled because it was not here."""
-    parts = ", ".join(
-        f"{part.what} {_output.size(part.received_bytes)}" if part.received_bytes
-        else f"{part.what} here already"
-        for part in fetched.parts
-    )  # fmt: skip
-    return f"{fetched.version} from {fetched.remote}: {parts}"
-
-
 def _tell_of_missing(experiment: Any, stages: Any) -> bool:
     """Say what would be pulled before anything more can be said; whether that is so."""
     from ups.training.cache_source import fetch_missing, may_fetch
@@ -335,8 +312,7 @@ def _tell_of_caches(session: Any, stages: Any) -> None:
         _output.summary("cache", str(error))
         return
     for use in caches:
-        _output.summary("cache", describe_use(use).replace("built now", "to be built").replace(
-            "pulled", "to be pulled", 1))  # fmt: skip
+        _output.summary("cache", describe_use(use, planned=True))
 
 
 def _print_plan(session: Any, stages: Any) -> None:
