@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ups.data.auditing import grids, points
-from ups.data.auditing.common import Finding, check_duplicates, check_split_record, worst
+from ups.data.auditing.common import (
+    Finding,
+    check_duplicates,
+    check_split_record,
+    shared_groups,
+    worst,
+)
 from ups.data.auditing.grids import audit_grid
 from ups.data.auditing.points import audit_points
 from ups.data.points import PointStore
@@ -36,10 +42,23 @@ def audit(
 def audit_splits(store: TrajectoryStore | PointStore, card: DatasetCard) -> list[Finding]:
     """What of an audit is about splits: duplicates, their record, states that they share.
 
-    Of a grid only the first frame of each trajectory is read.
+    Of a grid only the first frame of each trajectory is read. Where not all trajectories are here,
+    groups are compared and states are not.
     """
     card = judged_only(card) if store.metadata.test_only else card
     found = [check_duplicates(store), check_split_record(store, card)]
+    if store.presence is not None and not store.presence.complete:
+        return [*found, shared_groups(store) or _not_compared(store)]
     if isinstance(store, TrajectoryStore):
         return [*found, *grids.check_leaks(store, card)]
     return [*found, points.check_leaks(store)]
+
+
+def _not_compared(store: TrajectoryStore | PointStore) -> Finding:
+    assert store.presence is not None
+    absent = int((~store.presence.here).sum())
+    detail = (
+        f"no group is shared between splits; initial states were not compared, {absent} of "
+        f"{store.num_trajectories} trajectories are not here"
+    )
+    return Finding("leaks", "note", detail)

@@ -27,7 +27,7 @@ from ups.training.building import coded_task
 from ups.training.health_answers import Outcome
 from ups.training.optim import build_optimizer, clip, gradients
 from ups.training.protocol import Stage
-from ups.training.session import Session, open_session
+from ups.training.session import Session, Store, open_session
 from ups.training.stages.build import stage_on
 from ups.training.tasks import LatentTask
 
@@ -62,7 +62,7 @@ class FewTask(LatentTask):
 
     def members(self, split: str) -> Array:
         if split not in self._few:
-            rows = self.data.store.split(split)
+            rows = _rows_here(self.data.store, split)
             numbers = self.num_frames * self.layout.num_tokens * self.layout.latent_dim
             count = int(np.clip(_NUMBERS // numbers, 2, _TRAJECTORIES))
             places = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)
@@ -96,6 +96,15 @@ class FewTask(LatentTask):
                 return None
             self._contexts[split] = found
         return self._contexts[split]
+
+
+def _rows_here(store: Store, split: str) -> Array:
+    """Trajectories of a split that are here; of the validation split where none of it is."""
+    rows = store.split(split)
+    if store.presence is None:
+        return rows
+    here = np.setdiff1d(rows, store.presence.missing(rows))
+    return here if len(here) else store.split("valid")
 
 
 def session_of_few(checkpoint: Checkpoint, device: torch.device, first_share: float) -> Session:

@@ -64,6 +64,17 @@ def check_duplicates(store: AnyStore) -> Finding:
     return Finding("duplicates", "ok", "no trajectory is there twice")
 
 
+def shared_groups(store: AnyStore) -> Finding | None:
+    """A held-out split that shares a group with training; needs no fields."""
+    groups = {name: set(store.groups[store.split(name)].tolist()) for name in SPLITS}
+    for held in ("valid", "test"):
+        shared = groups["train"] & groups[held]
+        if shared:
+            detail = f"train and {held} share groups {some(sorted(shared))}"
+            return Finding("leaks", "fail", detail)
+    return None
+
+
 def check_split_record(store: AnyStore, card: DatasetCard) -> Finding:
     """The recorded splits are the stored ones, and those of the card's rule."""
     stored = split_hash(store.splits, store.groups)

@@ -17,6 +17,7 @@ from ups.data.auditing.common import (
     check_split_record,
     check_statistics,
     known_issues,
+    shared_groups,
     some,
 )
 from ups.data.auditing.same_start import nearest_pairs
@@ -193,12 +194,9 @@ def _check_coordinates(store: TrajectoryStore) -> Finding:
 
 def check_leaks(store: TrajectoryStore, card: DatasetCard) -> Iterator[Finding]:
     """Compare what held-out trajectories start from with what those of training start from."""
-    groups = {name: set(store.groups[store.split(name)].tolist()) for name in SPLITS}
-    for held in ("valid", "test"):
-        shared = groups["train"] & groups[held]
-        if shared:
-            yield Finding("leaks", "fail", f"train and {held} share groups {some(sorted(shared))}")
-            return
+    if (shared := shared_groups(store)) is not None:
+        yield shared
+        return
     static = store.num_frames == 1 and store.inputs is not None
     states = store.inputs if static and store.inputs is not None else store.fields[:, 0]
     what = "have the same coefficient" if static else "start from the same state"
