@@ -116,10 +116,10 @@ def pull_tokens(
         return Arrived("tokens", folder, 0)
     if dry_run:
         return Arrived("tokens", folder, size_of(found, _is_token))
-    staging = folder.with_name(f".{folder.name}.pull-{found.manifest.identity16}")
+    staging = folder.with_name(f".pull-{found.manifest.identity16}")
     received = _fetch(found, staging, remote, _is_token, progress)
     _install_tokens(staging / TOKENS, folder, identity)
-    shutil.rmtree(staging)
+    _remove(staging)
     return Arrived("tokens", folder, received)
 
 
@@ -179,7 +179,7 @@ def pull_codec(
     received = _fetch(found, staging, remote, _is_codec, progress)
     place.parent.mkdir(parents=True, exist_ok=True)
     _rename(staging / CODEC / name, place, CheckpointError)
-    shutil.rmtree(staging)
+    _remove(staging)
     return Arrived("codec", place, received)
 
 
@@ -252,9 +252,16 @@ def _check_here(found: Found, identity: CacheIdentity) -> Path:
 
 
 def _fetch(found: Found, staging: Path, remote: Remote, wanted: Wanted, progress: Progress) -> int:
-    staging.parent.mkdir(parents=True, exist_ok=True)
+    with translated_os_errors(staging, "making it"):
+        staging.parent.mkdir(parents=True, exist_ok=True)
     pulled = pull(found, staging, remote, wanted=wanted, progress=progress)
     return pulled.fetched_bytes
+
+
+def _remove(staging: Path) -> None:
+    """What is left of a staging folder, and its lock."""
+    shutil.rmtree(staging)
+    staging.with_name(f".{staging.name}.lock").unlink(missing_ok=True)
 
 
 def _rename(source: Path, target: Path, family: type[UpsError]) -> None:
