@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ups import paths
-from ups.cli import _output
+from ups.cli import _output, runs_travel
 from ups.cli._app import group
 from ups.cli._options import Json
 from ups.errors import UsageError
@@ -18,7 +18,7 @@ from ups.errors import UsageError
 if TYPE_CHECKING:
     from ups.runs.history import Curve
 
-app = group("List, show, plot, export and fetch runs.")
+app = group("List, show, plot, export and fetch runs; push and pull them.")
 
 Run = Annotated[str, typer.Argument(help="Folder, name/id, or name of a run (its newest).")]
 Runs = Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders, name/ids or names.")]
@@ -32,9 +32,15 @@ class Over(StrEnum):
 @app.command("list")
 def list_all(
     name: Annotated[str | None, typer.Option(help="Only runs of this name; * and ? stand.")] = None,
+    on: Annotated[
+        str | None, typer.Option(metavar="REMOTE", help="Those on a remote.", show_default="here")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List runs, newest first: data, stages, best number, age, size."""
+    if on is not None:
+        runs_travel.list_on(on, name, as_json=as_json)
+        return
     from ups import runs
     from ups.cli import _runs_text
     from ups.runs.summary import summarise
@@ -179,6 +185,10 @@ def fetch(
     with _output.Bars() as bars:
         folder = fetch_run(run, bars.of("fetch"))
     _output.summary("run", paths.display(folder))
+
+
+for _command in (runs_travel.push, runs_travel.pull):
+    app.command()(_command)
 
 
 def _curves(

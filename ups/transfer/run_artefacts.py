@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ups import files, paths, runs
+from ups import files, runs
 from ups.config.stages import STAGES
 from ups.errors import CheckpointError, translated_os_errors
 from ups.runs.folders import FOUNDATION
@@ -29,12 +29,12 @@ from ups.transfer.links import link_or_copy
 from ups.transfer.packing import LocalPiece
 from ups.transfer.push import Progress, Pushed, Source, push
 from ups.transfer.remotes import Remote
+from ups.transfer.scratch import scratch_folder
 
 SHA256 = "sha256"
 """The label with the hash of every file."""
 
 _SUFFIXES = frozenset({".yaml", ".json", ".jsonl", ".html"})
-_OUTGOING = ".outgoing"
 _ATTEMPTS = 5
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -108,9 +108,8 @@ def snapshot(run: Path, *, every_checkpoint: bool = False) -> Iterator[Path]:
     """
     if not (run / runs.CONFIG).is_file():
         raise CheckpointError(f"{run}: not a run, it has no {runs.CONFIG}", hint="ups runs list")
-    space = paths.runs_dir() / _OUTGOING / str(os.getpid())
-    folder = space / runs.run_id(run)
-    try:
+    with scratch_folder("run") as space:
+        folder = space / runs.run_id(run)
         with translated_os_errors(folder, "copying a run", CheckpointError):
             for name in files_of(run, every_checkpoint=every_checkpoint):
                 _take(run / name, folder / name)
@@ -118,8 +117,6 @@ def snapshot(run: Path, *, every_checkpoint: bool = False) -> Iterator[Path]:
                 if path.is_file():
                     _take(path, folder / FOUNDATION / f"{stage}.pt")
         yield folder
-    finally:
-        shutil.rmtree(space, ignore_errors=True)
 
 
 def source_of(

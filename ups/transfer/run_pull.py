@@ -137,6 +137,7 @@ def pull_run(
             wanted=lambda piece: piece.path not in same,
         )  # fmt: skip
         kept = _put_in_place(staged, folder, same | _leftovers(folder, target), state)
+        staged.with_name(f".{staged.name}.lock").unlink(missing_ok=True)
     return PulledRun(folder, manifest.created, state, pulled.fetched_bytes, kept)
 
 
@@ -165,7 +166,7 @@ def _find(wanted: str, remote: Remote) -> Listing:
         near = did_you_mean(wanted, [*names, *(name.partition("/")[0] for name in names)])
         raise RemoteError(
             f"{remote.describe()}: no run {wanted!r} there{near}",
-            hint=f"ups runs list --on {remote.name}",
+            hint="ups runs list --on REMOTE",
         )
     return max(found, key=lambda one: (one.name.partition("/")[2], one.created))
 
