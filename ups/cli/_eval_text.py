@@ -40,6 +40,9 @@ def _title(report: Any) -> str:
 def _notes(report: Any) -> list[tuple[str, str]]:
     """One line for each further finding."""
     notes = []
+    if limit := report.sections.get("limit"):
+        notes.append(("limit", f"the first {limit['first']} of {limit['of']} trajectories: a look, "
+                               "not for the leaderboard"))  # fmt: skip
     interval = report.rows[0].intervals.get("nrmse", {}).get("mean")
     if interval:
         notes.append(("sure", "nRMSE mean between {:.4f} and {:.4f} (95 %)".format(*interval)))

@@ -26,6 +26,13 @@ RunArgument = Annotated[
     str | None,
     typer.Argument(help="Folder, name/id or name of a run.", show_default="the newest"),
 ]
+InPlace = Annotated[
+    str | None,
+    typer.Option(
+        "--from", metavar="REMOTE", help="Read the data there, without copying all of it.",
+        show_default="this machine",
+    ),
+]  # fmt: skip
 StageOption = Annotated[
     str | None,
     typer.Option("--stage", help="Whose checkpoint.", show_default="the last that finished"),

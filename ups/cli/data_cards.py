@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ups.cli import _output
-from ups.cli._options import Dataset, Json
+from ups.cli._options import Dataset, InPlace, Json
 
 _MOST_FILES = 20
 
@@ -62,9 +62,18 @@ def info(
     all_files: Annotated[
         bool, typer.Option("--files", help="List every published file, however many.")
     ] = False,
+    source: InPlace = None,
     as_json: Json = False,
 ) -> None:
-    """Show a dataset's card: equation, fields, files, licence, known issues, versions."""
+    """Show a dataset's card: equation, fields, files, licence, known issues, versions.
+
+    With --from: which versions a remote has, how large they are, and what is in the newest.
+    """
+    if source is not None:
+        from ups.cli._in_place import info_of
+
+        info_of(dataset, source, as_json=as_json, show=print_version)
+        return
     from ups import registry
     from ups.data.download.originals import checksum_state
     from ups.data.versions import list_versions
@@ -77,7 +86,7 @@ def info(
         return
     _output.print_table("", ["", ""], [[key, text] for key, text in _facts(card)])
     for name in list_versions(dataset):
-        _print_version(dataset, name)
+        print_version(dataset, name)
     _print_files(card, states, all_files)
 
 
@@ -158,7 +167,7 @@ def _splits_in_words(card: Any) -> str:
     )
 
 
-def _print_version(dataset: str, name: str) -> None:
+def print_version(dataset: str, name: str) -> None:
     from ups.data.versions import open_store
 
     store = open_store(dataset, name)

@@ -9,7 +9,7 @@ import typer
 
 from ups import paths
 from ups.cli import _output
-from ups.cli._options import Dataset, Json, Version
+from ups.cli._options import Dataset, InPlace, Json, Version
 
 
 def show(
@@ -42,15 +42,18 @@ def show(
         int | None, typer.Option(min=20, max=600, help="Pixels per inch.", show_default="130")
     ] = None,
     arrows: Annotated[bool, typer.Option("--arrows", help="Velocities of particles.")] = False,
+    source: InPlace = None,
     as_json: Json = False,
 ) -> None:
     """Draw a trajectory: space-time, frames, slices, meshes, particles; still or moving."""
+    from ups.cli._in_place import in_place
     from ups.data.pictures import show as draw
 
-    picture = draw(
-        dataset, version, trajectory=trajectory, field=field, frames=frames, frame=frame, out=out,
-        fps=fps, dpi=dpi, arrows=arrows,
-    )  # fmt: skip
+    with in_place(source):
+        picture = draw(
+            dataset, version, trajectory=trajectory, field=field, frames=frames, frame=frame,
+            out=out, fps=fps, dpi=dpi, arrows=arrows,
+        )  # fmt: skip
     if as_json:
         _output.print_json({**vars(picture), "path": str(picture.path)})
         return

@@ -8,7 +8,7 @@ import typer
 
 from ups import paths
 from ups.cli import _eval_text, _output
-from ups.cli._options import Device, Json, RunArgument, StageOption
+from ups.cli._options import Device, InPlace, Json, RunArgument, StageOption
 from ups.errors import GateError, UsageError
 
 SPLITS = ("valid", "test", "all")
@@ -71,6 +71,14 @@ Finer = Annotated[
         help="Judge on finer grids too; auto finds them.",
     ),
 ]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="A look: errors on the first trajectories only, not ranked.",
+        show_default="all of the split",
+    ),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 5 if any gate is missed.")]
 
 
@@ -91,6 +99,8 @@ def evaluate(
     look_ahead: LookAhead = 1,
     budget: Budget = None,
     super_resolution: Finer = None,
+    limit: Limit = None,
+    source: InPlace = None,
     strict: Strict = False,
     device: Device = "auto",
     as_json: Json = False,
@@ -102,6 +112,7 @@ def evaluate(
     count with --strict and on the leaderboard.
     """
     from ups import runs
+    from ups.cli._in_place import in_place
     from ups.pipeline.extras import Extras, Search
     from ups.pipeline.judge import Request, judge
     from ups.training.distributed import crew, together
@@ -128,8 +139,9 @@ def evaluate(
         protocols=tuple(protocol) if protocol else None,
         version=version,
         extras=extras,
+        limit=limit,
     )
-    with together(device) as chosen_device, _output.Bars() as bars:
+    with in_place(source), together(device) as chosen_device, _output.Bars() as bars:
         found = judge(folder, request, device=chosen_device, progress=bars, crew=crew())
     if found:  # of several processes the first one tells
         tell(found, as_json=as_json, strict=strict)

@@ -39,6 +39,7 @@ class Context:
         settings: Split, history, horizon, batch size.
         horizon: `STEADY` for a steady problem.
         protocol_name: What the protocol is called, see `Report.protocol_name`.
+        limit: Judge on the first so many trajectories of the split only; None is all of them.
     """
 
     run: Path
@@ -52,6 +53,7 @@ class Context:
     horizon: Horizon
     device: torch.device
     protocol_name: str = OWN
+    limit: int | None = None
 
     @property
     def store(self) -> Store:
@@ -78,7 +80,7 @@ class Context:
     @cached_property
     def members(self) -> Array:
         """The trajectories to judge on, rows of the store, ascending."""
-        return members_of(self.store, self.settings.split)
+        return members_of(self.store, self.settings.split)[: self.limit]
 
     @property
     def times(self) -> Array:
@@ -130,6 +132,7 @@ def open_context(
     settings: EvaluationConfig | None = None,
     protocol_name: str = OWN,
     version: str | None = None,
+    limit: int | None = None,
     device: torch.device | str = "cpu",
 ) -> Context:
     """Open a run to judge one of its tasks.
@@ -139,6 +142,7 @@ def open_context(
         stage: Whose checkpoint; None is the last stage that the run has finished.
         settings: Split, history, horizon; None takes those of the run's config.
         version: Another converted version of the dataset to judge on; None is the run's own.
+        limit: Only the first so many trajectories of the split.
 
     Raises:
         CheckpointError: The run holds no usable operator.
@@ -173,4 +177,5 @@ def open_context(
         horizon=horizon,
         device=device,
         protocol_name=protocol_name,
+        limit=limit,
     )

@@ -23,9 +23,9 @@ from ups.evaluation.context import Context
 from ups.evaluation.gates import Gate
 from ups.evaluation.observers import Observer
 from ups.evaluation.provenance import data_section
-from ups.evaluation.report import OWN, Kind, Report, Row, write_report
+from ups.evaluation.report import LIMIT, OWN, Kind, Report, Row, Section, write_report
 from ups.evaluation.rollout import Batch
-from ups.evaluation.unseen import Store
+from ups.evaluation.unseen import Store, members_of
 
 Progress = Callable[[int, int], None]
 MODEL, PERSISTENCE, SPATIAL_MEAN = "model", "persistence", "spatial mean"
@@ -97,7 +97,9 @@ def evaluate(
         trajectories=tuple(members.tolist()),
         environment={**runs.environment(), "device": str(context.device)},
     )
-    report = report.extended((*(one.result() for one in observers), data_section(context)))
+    report = report.extended(
+        (*(one.result() for one in observers), data_section(context), *_limit_section(context))
+    )
     if context.protocol_name == OWN:  # the config's limits are for its own protocol
         report = report.with_gates(accuracy_gates(report, context.settings.gates))
     examples = tuple(_examples(context, metrics[MODEL]))
@@ -105,6 +107,13 @@ def evaluate(
     if crew.rank == 0:
         path = write_report(report, context.run)
     return Evaluation(report, path, metrics, context.times, examples, context)
+
+
+def _limit_section(context: Context) -> Iterator[Section]:
+    """Says that only some trajectories of the split were judged."""
+    whole = len(members_of(context.store, context.settings.split))
+    if len(context.members) < whole:
+        yield Section(name=LIMIT, content={"first": len(context.members), "of": whole})
 
 
 def _measure(

@@ -25,6 +25,9 @@ EVALUATE = "ups eval"
 OWN = "own"
 """The protocol that the run's config describes."""
 
+LIMIT = "limit"
+"""Section of a report on the first trajectories of a split only; the leaderboard takes none."""
+
 Number = float | None
 """None where the number is NaN or infinite: a rollout that blew up has no nRMSE."""
 

@@ -21,7 +21,7 @@ from ups import files
 from ups.errors import CheckpointError, UpsError, UsageError, did_you_mean, translated_os_errors
 from ups.evaluation.gates import Gate, failed
 from ups.evaluation.protocol import Protocol
-from ups.evaluation.report import OWN, Report, Row, load_report, report_files
+from ups.evaluation.report import LIMIT, OWN, Report, Row, load_report, report_files
 
 FORMAT = 2
 DISQUALIFYING = frozenset({"health", "data"})
@@ -125,9 +125,14 @@ def add(
     Raises:
         CheckpointError: The report is broken, or the folder cannot be written.
         UsageError: There is no such entry to supersede, another has superseded it, or no reason
-            is given.
+            is given; or the report is on the first trajectories of a split only.
     """
     report = load_report(report_path)
+    if about := report.sections.get(LIMIT):
+        raise UsageError(
+            f"{report_path}: judged on the first {about['first']} of {about['of']} trajectories",
+            hint=f"ups eval {report.run['id']}",
+        )
     old = None if supersedes is None else _to_supersede(supersedes, reason, report, folder)
     content = _content(report, old)
     entry = _parsed(content)
@@ -146,7 +151,7 @@ def reports_to_add(
     Raises:
         CheckpointError: The run has not been judged, or not so.
     """
-    found = report_files(run)
+    found = [path for path in report_files(run) if LIMIT not in load_report(path).sections]
     if task is None and protocol is None:
         chosen = found
     else:

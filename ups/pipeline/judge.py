@@ -44,6 +44,8 @@ class Request:
         extras: What else is to be measured, under every protocol that is named, else under the
             first.
         brief: Errors only: no further rollouts, no health checks, no pictures.
+        limit: Brief, and on the first so many trajectories only; such a report has a name of its
+            own, and the leaderboard does not take it.
     """
 
     tasks: tuple[str, ...] | None = None
@@ -53,6 +55,11 @@ class Request:
     version: str | None = None
     extras: Extras = field(default_factory=Extras)
     brief: bool = False
+    limit: int | None = None
+
+    @property
+    def is_brief(self) -> bool:
+        return self.brief or self.limit is not None
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ def judge(
             judged = _judged(context, request, label, progress, crew, is_first=index == 0)
             if judged is not None:
                 found.append(judged)
-    if request.brief or not found:
+    if request.is_brief or not found:
         return found
     page = publish(run)
     return [replace(one, page=page) for one in found]
@@ -116,7 +123,7 @@ def _contexts(
         return open_context(
             run, task=task, stage=request.stage, settings=chosen,
             protocol_name=_labelled(name, run, request),
-            version=request.version, device=device,
+            version=request.version, limit=request.limit, device=device,
         )  # fmt: skip
 
     own = opened(settings, own_name)
@@ -149,6 +156,8 @@ def _labelled(name: str, run: Path, request: Request) -> str:
     """The protocol's name, with what else differs from the run's last stage on its own data."""
     if request.stage is not None and request.stage != checkpoints.last_stage(run):
         name = f"{name}-{request.stage}"
+    if request.limit is not None:
+        name = f"{name}-first{request.limit}"
     return f"{name}@{request.version}" if request.version else name
 
 
@@ -166,7 +175,7 @@ def _judged(
     if crew.rank:
         return None
     report = result.report
-    if not request.brief:
+    if not request.is_brief:
         report = report.extended(_more(context, request, report, progress, is_first=is_first))
         write_report(report, context.run)
         result = replace(result, report=report)

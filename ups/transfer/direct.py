@@ -10,8 +10,7 @@ trajectory are fetched and the files they are written to are mapped as those of 
 from __future__ import annotations
 
 import os
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +18,19 @@ from typing import TYPE_CHECKING
 
 from ups import files
 from ups.errors import RemoteError, translated_os_errors
-from ups.transfer.artefacts import find, list_artefacts
+from ups.transfer.artefacts import (
+    Listing,
+    find,
+    list_artefacts,
+    read_manifest,
+    read_reason,
+)
 from ups.transfer.blocks import BlockFolder
+from ups.transfer.dataset_pieces import split_runs
 from ups.transfer.manifest import Manifest, Piece, push_command
+from ups.transfer.pieces import Arrived, Pieces, Run, merged
 from ups.transfer.pull import pull
-from ups.transfer.ranges import LARGEST_READ, ObjectReader, Span, open_reader
+from ups.transfer.ranges import ObjectReader, Span, open_reader
 from ups.transfer.remote import Remote
 
 if TYPE_CHECKING:
@@ -33,84 +40,6 @@ if TYPE_CHECKING:
 
 _TOGETHER = 64 * 2**20
 """Trajectories of so many bytes are fetched, verified and written at a time."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run of bytes of a file of an artefact."""
-
-    path: str
-    offset: int
-    size: int
-
-
-class Pieces:
-    """Finds runs of bytes of an artefact's files in its objects."""
-
-    def __init__(self, manifest: Manifest) -> None:
-        found: dict[str, list[tuple[int, str, Piece]]] = {}
-        for item in manifest.objects:
-            for piece in item.pieces:
-                found.setdefault(piece.path, []).append((piece.offset, item.sha256, piece))
-        self._of = {path: sorted(pieces, key=lambda p: p[0]) for path, pieces in found.items()}
-        self._place = manifest.place
-
-    def spans(self, run: Run) -> Iterator[tuple[Span, Run]]:
-        """The spans of objects that make up a run, none long, each with the run that it is.
-
-        Raises:
-            RemoteError: The artefact does not hold all of it.
-        """
-        pieces, at, end = self._of.get(run.path, []), run.offset, run.offset + run.size
-        index = bisect_right(pieces, at, key=lambda piece: piece[0]) - 1
-        while at < end:
-            if not 0 <= index < len(pieces) or not pieces[index][2].offset <= at:
-                raise self._absent(run)
-            _, name, piece = pieces[index]
-            stop = min(end, piece.offset + piece.size)
-            if stop <= at:
-                raise self._absent(run)
-            for start in range(at, stop, LARGEST_READ):
-                size = min(LARGEST_READ, stop - start)
-                yield (
-                    Span(name, piece.at + start - piece.offset, size),
-                    Run(run.path, start, size),
-                )
-            at, index = stop, index + 1
-
-    def objects(self, runs: Iterable[Run]) -> list[str]:
-        """Names of the objects that hold these runs."""
-        return list(dict.fromkeys(span.name for run in runs for span, _ in self.spans(run)))
-
-    def _absent(self, run: Run) -> RemoteError:
-        return RemoteError(
-            f"{self._place}: does not hold bytes {run.offset} to {run.offset + run.size} of "
-            f"{run.path}",
-            hint="ups data push pushes a whole version",
-        )
-
-
-class Arrived:
-    """Runs of bytes in memory, and any run inside them."""
-
-    def __init__(self, runs: Sequence[Run]) -> None:
-        self._runs = sorted(runs, key=lambda run: (run.path, run.offset))
-        self._keys = [(run.path, run.offset) for run in self._runs]
-        self._content = [bytearray(run.size) for run in self._runs]
-
-    def put(self, run: Run, content: bytes) -> None:
-        self._view(run)[:] = content
-
-    def get(self, run: Run) -> memoryview:
-        return self._view(run)
-
-    def items(self) -> Iterator[tuple[Run, bytearray]]:
-        return zip(self._runs, self._content, strict=True)
-
-    def _view(self, run: Run) -> memoryview:
-        index = bisect_right(self._keys, (run.path, run.offset)) - 1
-        start = run.offset - self._runs[index].offset
-        return memoryview(self._content[index])[start : start + run.size]
 
 
 @dataclass
@@ -185,7 +114,7 @@ class Fetch:
         from ups.data.extents import extents_of, indexes_of
 
         wanted = [e for t in batch for e in (*extents_of(store, t), *indexes_of(store, t))]
-        arrived = Arrived(_merged(self._run(extent) for extent in wanted))
+        arrived = Arrived(merged(self._run(extent) for extent in wanted))
         targets: dict[Span, list[Run]] = {}  # several, where files have the same content
         for whole, _ in arrived.items():
             for span, run in self.pieces.spans(whole):
@@ -326,12 +255,60 @@ def _opened(
     return open_path(path, fetch)
 
 
+@dataclass(frozen=True)
+class VersionThere:
+    """What a remote says about a version without its head.
+
+    Attributes:
+        size_bytes: Of all objects.
+        age_s: Seconds since it was pushed.
+        splits: How many trajectories each has.
+        deprecated: Why it is not to be used; None for what is.
+    """
+
+    version: str
+    size_bytes: int
+    age_s: float
+    trajectories: int
+    splits: dict[str, int]
+    deprecated: str | None
+
+
+def versions_there(dataset: str, remote: Remote) -> list[VersionThere]:
+    """Every version of a dataset on a remote, the newest first; only manifests are read.
+
+    Raises:
+        RemoteError: The remote has none, or cannot be reached, or a manifest is damaged.
+    """
+    found = []
+    for item in _listings(dataset, remote):
+        manifest = read_manifest(item, item.manifests[0], remote)
+        splits = {name: len(rows) for name, rows in split_runs(manifest).items()}
+        found.append(
+            VersionThere(
+                version=item.name.partition("/")[2],
+                size_bytes=item.size,
+                age_s=item.age_s,
+                trajectories=sum(splits.values()),
+                splits=splits,
+                deprecated=read_reason(item, remote),
+            )
+        )
+    return found
+
+
 def latest_version(dataset: str, remote: Remote) -> str:
     """The version that was pushed last and is not deprecated.
 
     Raises:
         RemoteError: The remote has none.
     """
+    newest = max(_listings(dataset, remote), key=lambda item: (not item.deprecated, item.created))
+    return newest.name.partition("/")[2]
+
+
+def _listings(dataset: str, remote: Remote) -> list[Listing]:
+    """The versions of a dataset, the newest first; none is an error."""
     known = [item for item in list_artefacts("data", remote)
              if item.name.partition("/")[0] == dataset]  # fmt: skip
     if not known:
@@ -339,8 +316,7 @@ def latest_version(dataset: str, remote: Remote) -> str:
             f"{remote.describe()}: no version of '{dataset}' there",
             hint=f"push one from a machine that has it: ups data push {dataset}",
         )
-    newest = max(known, key=lambda item: (not item.deprecated, item.created))
-    return newest.name.partition("/")[2]
+    return sorted(known, key=lambda item: item.created, reverse=True)
 
 
 def _is_head(piece: Piece) -> bool:
@@ -370,19 +346,6 @@ def _begin(blocks: BlockFolder) -> None:
 
 def _fetch_again(remote: Remote, path: Path, manifest: Manifest, store_path: Path) -> Fetch:
     return Fetch(remote, BlockFolder(path, manifest), store_path)
-
-
-def _merged(runs: Iterable[Run]) -> list[Run]:
-    """Runs of the same file that touch or overlap as one."""
-    found: list[Run] = []
-    for run in sorted(set(runs), key=lambda run: (run.path, run.offset)):
-        last = found[-1] if found else None
-        if last is None or last.path != run.path or run.offset > last.offset + last.size:
-            found.append(run)
-        else:
-            end = max(last.offset + last.size, run.offset + run.size)
-            found[-1] = Run(last.path, last.offset, end - last.offset)
-    return found
 
 
 def _write_at(descriptor: int, content: bytearray, offset: int) -> None:

@@ -18,8 +18,9 @@ from ups.data.versions import open_store
 from ups.errors import DataError, RemoteError, UsageError
 from ups.transfer.blocks import BlockFolder, block_folders, disk_bytes
 from ups.transfer.dataset_pieces import source_of
-from ups.transfer.direct import Pieces, Run, open_in_place, reading_in_place
+from ups.transfer.direct import open_in_place, reading_in_place
 from ups.transfer.manifest import Manifest, Object, Piece
+from ups.transfer.pieces import Pieces, Run
 from ups.transfer.push import push
 from ups.transfer.ranges import ObstoreReader, RcloneReader, open_reader
 from ups.transfer.remotes import find_remote, make
