@@ -66,7 +66,7 @@ def push(
 
 
 def _pushed(pushed: Any, name: str, remote: Any, dry_run: bool) -> str:
-    where = f"{remote.describe()}: {pushed.place}"
+    where = f"{remote.describe()}: {pushed.place.partition('/manifest-')[0]}"
     if pushed.manifest_sha256 and not pushed.sent_bytes:
         return f"{name}: already there, nothing sent -> {where}"
     sent, verb = _output.size(pushed.sent_bytes), "would send" if dry_run else "sent"

@@ -17,7 +17,6 @@ from ups import files, paths, runs
 from ups.data.conversion.identity import is_generated
 from ups.data.versions import (
     PARTS,
-    PRESENT,
     STORES,
     parts_folder,
     pulled_record,
@@ -130,7 +129,8 @@ def _of_dataset(key: str, users: dict[tuple[str, str], list[str]]) -> Iterator[I
     card = load_card(key) if key in dataset_keys() else None
     caches = [p for p in (paths.caches_dir() / key).glob("*/*") if p.is_dir()]
     has_raw = any(path.is_file() for path in paths.raw_dir(key).glob("[!.]*"))
-    for path in version_paths(key):
+    versions = version_paths(key)
+    for path in versions:
         name = version_of(path)
         used = [*users.get((key, name), []),
                 *(f"cache {c.name}" for c in caches if c.parent.name == name)]  # fmt: skip
@@ -138,9 +138,8 @@ def _of_dataset(key: str, users: dict[tuple[str, str], list[str]]) -> Iterator[I
         pulled = parts is not None or pulled_record(path).is_file()
         again = f"ups data {'pull' if pulled else 'convert'} {key}" if pulled or has_raw else ""
         yield _item("version", key, parts or path, tuple(used), again)
-    for path in folder.glob(f"[!.]*{PARTS}"):
-        if not (path / PRESENT).is_file():
-            yield _item("unfinished", key, path, again=f"ups data pull {key}")
+    for path in set(folder.glob(f"[!.]*{PARTS}")) - {parts_folder(path) for path in versions}:
+        yield _item("unfinished", key, path, again=f"ups data pull {key}")
     for path in [*folder.glob(".*.converting"), *folder.glob("*.shards")]:
         yield _item("unfinished", key, path, again=f"ups data convert {key}")
     for path in sorted(paths.raw_dir(key).glob("*")):

@@ -18,7 +18,7 @@ from ups.data.convert import convert
 from ups.data.points import PointStore
 from ups.data.store import TrajectoryStore
 from ups.data.versions import list_versions, open_store
-from ups.errors import ConfigError, DataError
+from ups.errors import ConfigError, DataError, RemoteError
 from ups.registry import Artefact, DatasetCard, load_card
 from ups.transfer.artefacts import find
 from ups.transfer.dataset_pieces import source_of
@@ -84,6 +84,11 @@ def publish(
     if dry_run:
         return Published(store.name, tuple(findings), pushed)
     found = find(source.kind, source.name, remote, identity16(source.identity))
+    if found.deprecated is not None:
+        raise RemoteError(
+            f"{found.place}: is deprecated there: {found.deprecated}",
+            hint=f"ups data prune {key} --on REMOTE removes it; then publish again",
+        )
     read = verify_remote(found, remote, _of(progress, "verify"))
     entry = Artefact(
         version=store.metadata.version,

@@ -103,11 +103,14 @@ def split_runs(manifest: Manifest) -> dict[str, list[int]]:
 
 
 def chosen(manifest: Manifest, splits: Collection[str] = (), first: int | None = None) -> Array:
-    """(trajectory,) bool: the first so many of every one of these splits; all by default."""
+    """(trajectory,) bool: the first so many of every one of these splits; all by default.
+
+    Trajectories that are excluded from every split come with everything only.
+    """
     runs = split_runs(manifest)
     wanted = np.zeros(sum(map(len, runs.values())), bool)
     for name, rows in runs.items():
-        if not splits or name in splits:
+        if name in splits or (not splits and (name in SPLITS or first is None)):
             wanted[rows[:first]] = True
     return wanted
 

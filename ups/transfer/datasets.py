@@ -245,7 +245,8 @@ def prune_datasets(
     everything = scan(KIND, remote)
     chosen_keys = set(keys) or {item.name.split("/")[0] for item in everything}
     asked = [i for i in everything if i.deprecated and i.name.split("/")[0] in chosen_keys]
-    named = {entry.location for key in dataset_keys() for entry in load_card(key).artefacts}
+    known = {item.name.split("/")[0] for item in asked} & set(dataset_keys())
+    named = {entry.location for key in known for entry in load_card(key).artefacts}
     newest = _newest(everything, keep_last or 0)
     reasons = {
         item.folder: "its registry card names it" if item.folder in named
