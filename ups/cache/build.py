@@ -163,6 +163,7 @@ class _Meter:
 def _prepare(folder: Path, identity: CacheIdentity, jobs: list[_Job]) -> None:
     """Clear what does not fit, and claim the folder for this build."""
     done = _finished(folder, identity)
+    files.remove_leftovers(folder, "*")
     _drop_misfits(folder, identity, jobs, done)
     _check_space(folder, identity, jobs)
     if any(job.file not in done for job in jobs):
@@ -263,7 +264,6 @@ def _write_shard(
     meter: _Meter,
 ) -> Shard:
     """Encode and write one shard; hashing and writing overlap with encoding."""
-    files.remove_leftovers(folder, job.file)
     shape = (len(job.trajectories), job.frames, identity.tokens, job.dim)
     digest = hashlib.sha256()
     per_call = max(1, _FRAMES_PER_CALL // num_frames)
