@@ -26,7 +26,15 @@ from ups.transfer.manifest import (
     identity16,
     push_command,
 )
-from ups.transfer.packing import SHARD_BYTES, LocalPiece, Shard, hash_whole, pack, write_tar
+from ups.transfer.packing import (
+    LARGE_BYTES,
+    SHARD_BYTES,
+    LocalPiece,
+    Shard,
+    hash_whole,
+    pack,
+    write_tar,
+)
 from ups.transfer.remotes import Remote
 from ups.transfer.scratch import scratch_folder
 from ups.transfer.verify import wrong_objects
@@ -104,6 +112,7 @@ def push(
     dry_run: bool = False,
     repair: bool = False,
     shard_bytes: int = SHARD_BYTES,
+    large_bytes: int = LARGE_BYTES,
 ) -> Pushed:
     """Make `source` an artefact of `remote`. A reader sees all of it or nothing.
 
@@ -111,7 +120,8 @@ def push(
         progress: Called with (bytes done, bytes in all) of payload, from any thread.
         dry_run: Send nothing.
         repair: Read back what is there, and send again what is wrong.
-        shard_bytes: The largest tar; the same number gives the same objects.
+        shard_bytes, large_bytes: As `limit` and `large` of `pack`; the same numbers give the same
+            objects.
 
     Raises:
         DataError: A file is missing, changed while it was sent, or the disk is full.
@@ -125,7 +135,7 @@ def push(
     newest = newest_of(there, remote)
     if newest is not None and not repair and not source.snapshot:
         return Pushed(newest.place, newest.sha256, len(newest.objects), 0, newest.size)
-    shards = pack(source.pieces, limit=shard_bytes)
+    shards = pack(source.pieces, limit=shard_bytes, large=large_bytes)
     if dry_run:
         return Pushed(source.folder, "", len(shards), source.size, 0)
     stamps = stamps_of(source.pieces)
@@ -222,7 +232,7 @@ def _later_than(newest: str) -> str:
 
 def same(one: Manifest, other: Manifest) -> bool:
     """Whether two manifests say the same, whenever they were written."""
-    return replace(one, created=other.created, ups=other.ups) == other
+    return replace(one, created=other.created, ups=other.ups).sha256 == other.sha256
 
 
 def merged(objects: Iterable[Object]) -> tuple[Object, ...]:

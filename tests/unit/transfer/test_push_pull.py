@@ -291,15 +291,15 @@ def test_no_manifest_goes_up_while_an_object_is_missing(source, remote, tmp_path
     assert not list_artefacts("data", remote)
 
 
-def test_files_with_the_same_content_are_one_object(remote, tmp_path, monkeypatch):
-    monkeypatch.setattr("ups.transfer.packing.LARGE_BYTES", 1)
+def test_files_with_the_same_content_are_one_object(remote, tmp_path):
     pieces = []
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(b"the same")
         pieces.append(LocalPiece(tmp_path / name, name, 8))
-    made = push(Source("run", "r/1", {"run": 1}, pieces), remote)
+    made = push(Source("run", "r/1", {"run": 1}, pieces), remote, large_bytes=1)
     found = find("run", "r/1", remote)
     assert made.objects == len(found.manifest.objects) == len(found.listing.objects) == 1
+    assert made.sent_bytes == 8
     pull(found, tmp_path / "into", remote)
     assert arrived(tmp_path / "into") == {"a": b"the same", "b": b"the same"}
 
