@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def merge(source: Path, target: Path) -> Merged:
     new: list[str] = []
     damaged: list[str] = []
     known = 0
-    for folder, check in (("", _entry_is_sound), (references.FOLDER, _reference_is_sound)):
+    for folder, check in CHECKS.items():
         for path in sorted((source / folder).glob("*.json")):
             copy = target / folder / path.name
             try:
@@ -65,6 +66,12 @@ def _entry_is_sound(path: Path) -> None:
 
 def _reference_is_sound(path: Path) -> None:
     references.load(path)
+
+
+CHECKS: dict[str, Callable[[Path], None]] = {
+    "": _entry_is_sound, references.FOLDER: _reference_is_sound,
+}  # fmt: skip
+"""Folder inside a leaderboard's -> what finds a damaged file in it."""
 
 
 def _copy(path: Path, copy: Path) -> None:
