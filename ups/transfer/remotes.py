@@ -101,7 +101,7 @@ def add(remote: Remote, *, default: bool = False, replace_it: bool = False) -> N
     """
     if remote.name in _RESERVED:
         raise UsageError(f"{remote.name} is a name of ups' own", hint="choose another name")
-    with exclusive(remotes_file(), "changing the remotes", RemoteError, wait_s=5):
+    with exclusive(remotes_file(), "changing the remotes", RemoteError, wait_s=5.0):
         known = _load_file()
         if remote.name in known.remotes and not replace_it:
             raise UsageError(
@@ -118,7 +118,7 @@ def remove(name: str) -> None:
     Raises:
         UsageError: There is none of this name in the file.
     """
-    with exclusive(remotes_file(), "changing the remotes", RemoteError, wait_s=5):
+    with exclusive(remotes_file(), "changing the remotes", RemoteError, wait_s=5.0):
         known = _load_file()
         if name not in known.remotes:
             why = "comes from B2_* variables" if name == "b2" else "is not configured"
