@@ -138,13 +138,17 @@ class LatentCache:
         The training split has as many trajectories as the store's, times the repeats; those of
         bfloat16 are uint16: `ups.cache.dtypes.as_tensor`.
         """
+        return Shards([self._map(shard) for shard in self.shards(split)])
+
+    def shards(self, split: str) -> list[Shard]:
+        """The shards of one split, in order."""
         shards = [shard for shard in self.manifest.shards if shard.split == split]
         if not shards:
             raise CacheError(
                 f"{self.folder}: holds no '{split}' split, only {', '.join(self.manifest.splits)}",
                 hint=f"ups cache build {self.manifest.identity.dataset} --split {split}",
             )
-        return Shards([self._map(shard) for shard in shards])
+        return shards
 
     def contexts(self, split: str) -> Shards:
         """What is given with each problem of a split: (trajectory, 1, tokens, context_dim)."""

@@ -105,6 +105,7 @@ def _source_of(parcel: Parcel, scratch: Path) -> Source:
             "codec_sha256": files.sha256_file(run / CODEC_PT),
             "codec_options": dict(parcel.options),
             "codec_run": runs.run_id(run),
+            "splits": list(parcel.cache.manifest.splits),
         },
         partial=_partial_files(held),
     )

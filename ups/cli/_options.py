@@ -33,6 +33,10 @@ InPlace = Annotated[
         show_default="this machine",
     ),
 ]  # fmt: skip
+OnRemote = Annotated[
+    str | None,
+    typer.Option("--from", metavar="REMOTE", help="Those there.", show_default="this machine"),
+]
 StageOption = Annotated[
     str | None,
     typer.Option("--stage", help="Whose checkpoint.", show_default="the last that finished"),

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from ups import paths
-from ups.cli import _output, cache_travel
+from ups.cli import _output, cache_remote, cache_travel
 from ups.cli._app import group
-from ups.cli._options import Dataset, Json, Overrides, Version
+from ups.cli._options import Dataset, Json, OnRemote, Overrides, Version
 from ups.errors import CacheError
 
 app = group("Build, list, verify, prune, push and pull latent caches.")
@@ -123,9 +123,13 @@ def list_all(
     dataset: Annotated[
         str | None, typer.Argument(help="Only this dataset.", show_default="all")
     ] = None,
+    source: OnRemote = None,
     as_json: Json = False,
 ) -> None:
-    """List the caches on this machine, with the runs that hold their codec."""
+    """List the caches on this machine, with the runs that hold their codec; or a remote's."""
+    if source is not None:
+        cache_remote.list_there(dataset, source, as_json=as_json)
+        return
     from ups.training.cache_list import caches_here
 
     entries = caches_here(dataset)
@@ -197,8 +201,12 @@ def verify(
     dataset: Annotated[
         str | None, typer.Argument(help="Only this dataset.", show_default="all")
     ] = None,
+    source: OnRemote = None,
 ) -> None:
-    """Read every byte of every cache and compare with its manifest."""
+    """Read every byte of every cache, here or on a remote, and compare with its manifest."""
+    if source is not None:
+        cache_remote.verify_there(dataset, source)
+        return
     from ups.cache.format import MANIFEST, list_caches
     from ups.cache.format import verify as check
 
