@@ -12,6 +12,7 @@ import os
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ups.errors import DataError, translated_os_errors
 from ups.transfer.manifest import INCOMING, RECORD, Manifest, Object, Piece
 
 _CHUNK = 8 * 2**20
-_MANY = 32
+_FLUSHING = 16
 
 
 class Arrivals:
@@ -151,12 +152,10 @@ def _time(path: Path) -> list[int]:
 
 
 def _flush(paths: Sequence[Path]) -> None:
-    """Make sure that files are on the disk; many at once, which is far quicker where they are."""
-    if len(paths) > _MANY:
-        os.sync()
-        return
-    for path in paths:
-        files.flush(path)
+    """Make sure that files are on the disk; side by side, since a disk commits many at once."""
+    with ThreadPoolExecutor(min(_FLUSHING, len(paths))) as pool:
+        for _ in pool.map(files.flush, paths):
+            pass
 
 
 def _move(content: Path, target: Path) -> None:
