@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from ups.errors import DataError, RemoteError, UpsError
-from ups.transfer.rclone_process import STALL_S, Outcome
+from ups.transfer.rclone_process import Outcome
 
 _SECRET = re.compile(r"(ACCESS_KEY_ID|SECRET_ACCESS_KEY|SESSION_TOKEN|PASS|CREDENTIALS)$")
 
@@ -58,7 +58,7 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
     (r"permission denied|operation not permitted|read-only file system",
      "no permission there", "check with: ls -ld"),
 )  # fmt: skip
-_FULL_DISK = re.compile(r"no space left on device|file too large|disk quota exceeded", re.I)
+_FULL_DISK = re.compile(r"no space left on device|file too (large|big)|disk quota exceeded", re.I)
 _NOISE = re.compile(
     r"^(Attempt \d+/\d+ failed|Failed to \w+|error in ListJSON|.*last error was)", re.I
 )
@@ -81,24 +81,33 @@ def explain(
         remote: The remote's name as the user knows it.
         doing: What failed, e.g. `writing x`.
     Returns:
-        DataError where this machine's disk is the reason, RemoteError otherwise.
+        DataError where a download fills this machine's disk, RemoteError otherwise.
     """
     said = redact(" | ".join(outcome.errors), environment)
     where = f"remote {remote}: {doing}"
     if _FULL_DISK.search(said):
-        return DataError(
-            f"{where}: a disk is full, or the limit of a file's size is reached",
-            hint="free some space (df -h), or set UPS_HOME to a larger disk; run it again",
-        )
+        return _full(where, here=doing.startswith("downloading"))
     for pattern, meaning, hint in _KNOWN:
         if re.search(pattern, said, re.I):
             return RemoteError(f"{where}: {meaning}", hint=hint.format(remote=remote))
     check = _CHECK.format(remote=remote)
     if outcome.stalled:
-        what = f"nothing moved for {STALL_S:.0f} s, the server does not answer"
+        what = "the server does not answer: nothing has moved for a while"
         return RemoteError(f"{where}: {what}", hint=f"check endpoint and network; {check}")
     if outcome.code < 0:
         return RemoteError(f"{where}: rclone was ended by signal {-outcome.code}", hint=check)
     first = next((text for text in outcome.errors if not _NOISE.match(text)), "")
     told = redact(" ".join((first or " ".join(outcome.errors[-1:])).split()), environment)
     return RemoteError(f"{where}: rclone failed with exit code {outcome.code}: {told}", hint=check)
+
+
+def _full(where: str, *, here: bool) -> UpsError:
+    if here:
+        return DataError(
+            f"{where}: the disk is full, or the limit of a file's size is reached",
+            hint="free some space (df -h), or set UPS_HOME to a larger disk; run it again",
+        )
+    return RemoteError(
+        f"{where}: the disk there is full, or the limit of a file's size is reached",
+        hint="free some space there; run it again",
+    )

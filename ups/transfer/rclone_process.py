@@ -120,9 +120,8 @@ def run(
     *,
     stdin: bytes = b"",
     on_event: Callable[[Event], None] = lambda event: None,
-    stall_s: float = STALL_S,
 ) -> Outcome:
-    """Run rclone to its end, or until nothing has moved for `stall_s` seconds.
+    """Run rclone to its end, or until nothing has moved for `STALL_S` seconds.
 
     The child ends whenever this function or this process does, however they end.
 
@@ -144,7 +143,7 @@ def run(
         )
     with process:
         try:
-            return _watch(process, on_event, stall_s)
+            return _watch(process, on_event)
         finally:
             _stop(process)
 
@@ -168,9 +167,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _watch(
-    process: subprocess.Popen[bytes], on_event: Callable[[Event], None], stall_s: float
-) -> Outcome:
+def _watch(process: subprocess.Popen[bytes], on_event: Callable[[Event], None]) -> Outcome:
     assert process.stdout is not None
     assert process.stderr is not None
     outcome = Outcome()
@@ -186,7 +183,7 @@ def _watch(
                 else:
                     selector.unregister(key.fileobj)
             log.noticed(len(printed))
-            if time.monotonic() - log.moved_at > stall_s:
+            if time.monotonic() - log.moved_at > STALL_S:
                 outcome.stalled = True
                 return outcome
     outcome.code = process.wait()
