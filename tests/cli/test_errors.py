@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import subprocess
@@ -152,15 +153,18 @@ def test_a_full_disk_is_one_line_and_leaves_no_version(raw: Path, home: Path) ->
     assert not [path for path in (home / "data").rglob("*") if "partial" in path.name]
 
 
-def test_a_codec_of_other_data_or_options_has_no_cache_here(converted: Path) -> None:
+def test_a_cache_whose_manifest_is_of_other_data_stops_training(
+    converted: Path, home: Path
+) -> None:
     small = overrides("stages.codec.validate_every=2")
     works("train", "--config", "advection1d", "--stage", "codec", *small)
     works("cache", "build", "advection1d")
-    works("train", "--config", "advection1d", "--stage", "codec", *small, "--set", "seed=1")
-    result = fails(
-        "train", "--config", "advection1d", "--stage", "operator", *small, "--set", "seed=1", code=4
-    )
-    assert "only by other codecs: " in result.stderr
+    (path,) = (home / "caches").rglob("manifest.json")
+    content = json.loads(path.read_text())
+    content["identity"]["data_sha256"] = "0" * 64
+    path.write_text(json.dumps(content))
+    result = fails("train", "--config", "advection1d", "--stage", "operator", *small, code=4)
+    assert "fingerprint does not match: data_sha256 is '0000" in result.stderr
     assert "hint: ups cache build advection1d" in result.stderr
 
 

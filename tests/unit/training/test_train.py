@@ -15,8 +15,9 @@ from ups import checkpoint as checkpoints
 from ups import paths, runs
 from ups.config.loading import merged
 from ups.config.schema import Experiment
-from ups.errors import CacheError, CheckpointError, DataError, GateError, UsageError
+from ups.errors import CheckpointError, DataError, GateError, UsageError
 from ups.training import run as training
+from ups.training.cache_source import CacheUse
 from ups.training.loop import InterruptedRunError
 from ups.training.losses import relative_l2
 from ups.training.stages import codec as codec_module
@@ -313,12 +314,13 @@ def test_a_codec_of_other_options_is_not_taken():
         training.train(tiny(codec={"patch_size": 4}), ["operator"])
 
 
-def test_an_operator_without_a_cache_names_the_command_and_leaves_no_run():
-    codec_run = training.train(tiny(), ["codec"])
-    with pytest.raises(CacheError, match="no cache of advection1d/tiny") as caught:
-        training.train(tiny(), ["operator"])
-    assert caught.value.hint == "ups cache build advection1d --version tiny"
-    assert runs.list_runs() == [codec_run]
+def test_an_operator_without_a_cache_builds_it_and_says_why():
+    training.train(tiny(), ["codec"])
+    told = []
+    training.train(tiny(), ["operator"], done=told.append)
+    training.train(tiny(), ["operator"], done=told.append)
+    uses = [(one.origin, one.detail) for one in told if isinstance(one, CacheUse)]
+    assert uses == [("built", "none is here"), ("here", "")]
 
 
 def test_an_operator_trained_alone_is_the_one_trained_after_its_codec():
@@ -465,5 +467,5 @@ def test_a_codec_that_is_not_trained_to_the_end_is_not_built_upon():
     with pytest.raises(CheckpointError, match="1 are not trained to the end"):
         training.train(tiny(**steps), ["operator"])
     training.resume(run)
-    with pytest.raises(CacheError, match="no cache of"):
-        training.train(tiny(**steps), ["operator"])
+    operator = training.train(tiny(**steps), ["operator"])
+    assert runs.planned(operator).stands_on == {"codec": str(runs.checkpoint_path(run, "codec"))}
