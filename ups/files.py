@@ -14,6 +14,8 @@ from typing import Any
 
 from ups.errors import DataError, UpsError, translated_os_errors
 
+IN_USE = "in-use"
+"""The file that `use` locks in a folder."""
 _PARTIAL = ".partial"
 _POLL_S = 0.05
 
@@ -112,6 +114,43 @@ def is_locked(target: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def use(folder: Path) -> int:
+    """Keep a folder, which is made, from removal by `unused` until the returned file is closed.
+
+    The time of `IN_USE` in it becomes that of the last use.
+    """
+    path = folder / IN_USE
+    with translated_os_errors(path, "locking"):
+        while True:
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            with suppress(FileNotFoundError):  # removed while we waited: once more
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    os.utime(path)
+                    return descriptor
+            os.close(descriptor)
+
+
+@contextmanager
+def unused(folder: Path) -> Iterator[bool]:
+    """Yield whether nobody uses a folder, and let nobody begin to for the block."""
+    try:
+        descriptor = os.open(folder / IN_USE, os.O_RDWR)
+    except FileNotFoundError:
+        yield True
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
 
 
 def sha256_file(path: Path) -> str:

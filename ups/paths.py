@@ -58,6 +58,11 @@ def caches_dir() -> Path:
     return home() / "caches"
 
 
+def blocks_dir() -> Path:
+    """What was read on remotes in place: `ups.transfer.blocks`."""
+    return home() / "blocks"
+
+
 def runs_dir() -> Path:
     return home() / "runs"
 

@@ -29,9 +29,8 @@ def _tell(place: Any) -> None:
     """One line on standard error: results alone go to standard output."""
     if place.fetches:
         from ups import paths
-        from ups.transfer.blocks import blocks_dir
 
-        kept = paths.display(blocks_dir())
+        kept = paths.display(paths.blocks_dir())
         moved = f"{_output.size(place.bytes_read)} in {place.requests} requests"
         where = place.remote.describe()
         typer.echo(f"in place  {moved} from {where}, kept in {kept}", err=True)

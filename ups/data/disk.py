@@ -7,7 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +26,7 @@ from ups.data.versions import (
 from ups.errors import ConfigError, DataError, UsageError, translated_os_errors
 from ups.registry import DatasetCard, dataset_keys, load_card
 
-Kind = Literal["version", "raw", "unfinished", "rejected", "cache"]
+Kind = Literal["version", "raw", "unfinished", "rejected", "cache", "blocks"]
 _LEFTOVER_AGE_S = 86400.0
 _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -92,7 +92,7 @@ def plan_pruning(
     `older_than_s`, one day by default. Versions go only when `older_than_s` or `keep_last` is
     given: those older than the one and not among the newest `keep_last` of their dataset. What a
     run was trained on or a cache was made from stays without `force`; so does what nothing brings
-    back. Raw files go by age, with `raw`.
+    back. Raw files go by age, with `raw`; so does, without it, what was read in place.
     """
     remove: list[Item] = []
     keep: list[tuple[Item, str]] = []
@@ -120,8 +120,8 @@ def remove(item: Item) -> None:
 
 
 def _datasets_here() -> list[str]:
-    folder = paths.home() / "data"
-    return sorted(p.name for p in folder.glob("*") if p.is_dir()) if folder.is_dir() else []
+    found = [*(paths.home() / "data").glob("*"), *paths.blocks_dir().glob("*/*/*")]
+    return sorted({path.name for path in found if path.is_dir()})
 
 
 def _of_dataset(key: str, users: dict[tuple[str, str], list[str]]) -> Iterator[Item]:
@@ -154,6 +154,9 @@ def _of_dataset(key: str, users: dict[tuple[str, str], list[str]]) -> Iterator[I
         yield _item("rejected", key, path, again=f"ups data download {key}")
     for path in caches:
         yield _item("cache", key, path, again=f"ups cache build {key}")
+    for path in sorted(paths.blocks_dir().glob(f"*/*/{key}/**/{files.IN_USE}")):
+        again = f"ups data show {key} --from REMOTE"
+        yield replace(_item("blocks", key, path.parent, again=again), modified=path.stat().st_mtime)
 
 
 def _item(kind: Kind, key: str, path: Path, used_by: tuple[str, ...] = (), again: str = "") -> Item:
@@ -164,8 +167,12 @@ def _item(kind: Kind, key: str, path: Path, used_by: tuple[str, ...] = (), again
 
 def _size_on_disk(path: Path) -> int:
     """Bytes; of a store of which only some is here, without its holes."""
-    found = path.stat()
-    return min(found.st_size, found.st_blocks * 512) if path.name in STORES else found.st_size
+    found, is_block = path.stat(), paths.blocks_dir() in path.parents
+    return (
+        min(found.st_size, found.st_blocks * 512)
+        if path.name in STORES or is_block
+        else found.st_size
+    )
 
 
 def _how_again(card: DatasetCard | None, path: Path) -> str:
@@ -209,6 +216,8 @@ def _is_asked_for(
 ) -> bool:
     if item.kind in ("unfinished", "rejected"):
         return item.age_s >= (_LEFTOVER_AGE_S if older_than_s is None else older_than_s)
+    if item.kind == "blocks":
+        return older_than_s is not None and item.age_s >= older_than_s
     if item.kind == "raw":
         return raw and older_than_s is not None and item.age_s >= older_than_s
     if item.kind == "version" and (older_than_s is not None or keep_last is not None):
@@ -218,7 +227,7 @@ def _is_asked_for(
 
 def _why_not(item: Item, force: bool) -> str:
     """Why a thing stays although it was asked for; empty if it may go."""
-    if _is_locked(item.path):
+    if _is_locked(item.path) or (item.kind == "blocks" and _is_read(item.path)):
         return "in use by another process"
     if item.used_by and not force:
         more = f" and {len(item.used_by) - 1} more" if len(item.used_by) > 1 else ""
@@ -226,6 +235,11 @@ def _why_not(item: Item, force: bool) -> str:
     if not item.again and not force:
         return "nothing here brings it back"
     return ""
+
+
+def _is_read(folder: Path) -> bool:
+    with files.unused(folder) as unused:
+        return not unused
 
 
 def _is_locked(path: Path) -> bool:

@@ -10,7 +10,6 @@ UPS_BLOCKS_GB is how much the folders may take together, 10 by default.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -25,7 +24,6 @@ from ups.transfer.remote import Remote
 
 LIMIT = "UPS_BLOCKS_GB"
 _DEFAULT_GB = 10.0
-_IN_USE = "in-use"
 _REMOVED = ".removed"
 
 
@@ -39,7 +37,7 @@ class BlockFolder:
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path, self.manifest = path, manifest
-        descriptor = _shared(path / _IN_USE)
+        descriptor = files.use(path)
         self._close = weakref.finalize(self, os.close, descriptor)
 
     @classmethod
@@ -87,13 +85,9 @@ class BlockFolder:
             )
 
 
-def blocks_dir() -> Path:
-    return paths.home() / "blocks"
-
-
 def block_folders() -> list[Path]:
     """The folders of all artefacts that were read in place."""
-    return [path.parent for path in blocks_dir().rglob(_IN_USE)]
+    return [path.parent for path in paths.blocks_dir().rglob(files.IN_USE)]
 
 
 def limit_bytes() -> int:
@@ -121,44 +115,21 @@ def _above(remote: Remote) -> Path:
     """Two remotes of one name at different places are different."""
     place = files.sha256_json([remote.kind, remote.describe()])[:8]
     name = re.sub(r"[^A-Za-z0-9_-]", "_", remote.name)[:40]
-    return blocks_dir() / f"{name}-{place}"
-
-
-def _shared(path: Path) -> int:
-    """An open file with a shared lock, its time set to now; made again if it was just removed."""
-    with translated_os_errors(path, "locking"):
-        while True:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-            try:
-                if os.path.samestat(os.fstat(descriptor), path.stat()):
-                    os.utime(path)
-                    return descriptor
-            except FileNotFoundError:
-                pass
-            os.close(descriptor)
+    return paths.blocks_dir() / f"{name}-{place}"
 
 
 def _drop(folder: Path) -> bool:
     """Remove a folder unless it is in use."""
-    try:
-        descriptor = os.open(folder / _IN_USE, os.O_RDWR)
-    except FileNotFoundError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with files.unused(folder) as free:
+        if not free:
+            return False
         hidden = folder.with_name(f".{folder.name}{_REMOVED}")
         with translated_os_errors(folder, "removing"):
             shutil.rmtree(hidden, ignore_errors=True)
             os.replace(folder, hidden)
             shutil.rmtree(hidden)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
     return True
 
 
 def _last_use(folder: Path) -> float:
-    return (folder / _IN_USE).stat().st_mtime
+    return (folder / files.IN_USE).stat().st_mtime
