@@ -28,7 +28,8 @@ def sources_of(run: Path) -> dict[str, list[str]]:
         folder.relative_to(paths.caches_dir()).as_posix()
         for task in tasks
         for folder in (paths.caches_dir() / task.dataset / task.version).glob(
-            f"*-{task.codec_fingerprint[:12]}-*"
+            f"[!.]*-{task.codec_fingerprint[:12]}-*"
         )
+        if folder.is_dir()
     }
     return {"data": data, "cache": sorted(caches)}
