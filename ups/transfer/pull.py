@@ -17,7 +17,7 @@ from ups import files, paths
 from ups.errors import DataError, RemoteError, translated_os_errors
 from ups.transfer.arrivals import Arrivals
 from ups.transfer.artefacts import Found, Listing, find, list_artefacts, missing_from
-from ups.transfer.manifest import Manifest, Object, Piece
+from ups.transfer.manifest import RECORD, Manifest, Object, Piece
 from ups.transfer.remotes import Remote
 from ups.transfer.verify import damaged
 
@@ -79,6 +79,7 @@ def pull(
     if dry_run:
         return _summary(Arrivals(into, found.manifest), objects, before=None)
     with files.exclusive(into, "pulling into it"):
+        files.remove_leftovers(into, RECORD)
         arrivals = Arrivals(into, found.manifest)
         before = set(arrivals.verified)
         todo = [item for item in objects if item.sha256 not in before]
@@ -87,6 +88,7 @@ def pull(
                 raise damaged(found.manifest, lost, remote, "not there, or of another size")
             _check_space(into, found.manifest, todo)
             _Fetch(found, remote, arrivals, progress, objects).run()
+        arrivals.close()
         return _summary(arrivals, objects, before)
 
 
@@ -162,7 +164,6 @@ class _Fetch:
                     self.found.manifest, bad, self.remote, "its bytes have another sha256"
                 )
             wrong_before |= set(self.wrong)
-        self.arrivals.close()
 
     def _round(self, todo: Sequence[Object]) -> None:
         by_name = {item.sha256: item for item in todo}

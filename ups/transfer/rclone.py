@@ -225,8 +225,11 @@ class Rclone:
         if self._type(path) not in _BUCKETS:
             self.delete(path, names)
             return
-        for name in names:  # rclone takes a prefix: the whole name, not to hit a neighbour's
-            place = f"{_folder(path)}{name}"
+        # rclone takes a prefix, but no object: an upload that was cut off may have an object of its
+        # name by now. So whole folders below `path`, and names for what lies in it directly.
+        folders = {parent for name in names if (parent := name.rpartition("/")[0])}
+        for below in [*sorted(folders), *(name for name in names if "/" not in name)]:
+            place = f"{_folder(path)}{below}" + ("/" if below in folders else "")
             self._check(
                 self._call("backend", ["cleanup", place], ["--option=max-age=0s"]),
                 "removing unfinished uploads",

@@ -147,6 +147,16 @@ def test_a_kill_while_bytes_are_written_costs_one_object(pushed, source, remote,
     assert arrived(into) == contents(source)
 
 
+def test_what_a_kill_left_beside_the_files_is_removed(pushed, source, remote, tmp_path):
+    into = tmp_path / "into"
+    pulled(remote, into)
+    (into / ".parts.json.1.partial").write_text("{")
+    (into / ".incoming").mkdir()
+    (into / ".incoming" / "half.partial").write_bytes(b"half")
+    assert pulled(remote, into).fetched_bytes == 0
+    assert arrived(into) == contents(source)
+
+
 def test_a_damaged_record_is_named(pushed, remote, tmp_path):
     into = tmp_path / "into"
     into.mkdir()
