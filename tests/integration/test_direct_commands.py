@@ -89,8 +89,7 @@ def test_a_remote_is_looked_at_and_evaluated_on_in_place(shelf, tmp_path):
     assert "1.2 kB in 1 requests" in look.stderr
     assert "not evaluated yet" in ups("leaderboard", "add", code=4).stderr
     with reading_in_place(find_remote(shelf)):
-        (judged,) = judge(run, Request(brief=True))
-    whole = judged.report.to_dict()
+        whole = judge(run, Request(brief=True))[0].report.to_dict()
     assert "limit" not in whole["sections"]
     assert whole["protocol"]["num_trajectories"] == 2
     few = json.loads((run / "report.own-first1.json").read_text())
