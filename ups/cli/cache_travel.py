@@ -28,7 +28,8 @@ def push(
     version: Version = "latest",
     codec: Codec = None,
     to: Annotated[
-        str | None, typer.Option(metavar="REMOTE", show_default="the default remote")
+        str | None,
+        typer.Option(metavar="REMOTE", help="Where to.", show_default="the default remote"),
     ] = None,
     dry_run: DryRun = False,
     repair: Annotated[
@@ -64,11 +65,16 @@ def pull(
     dataset: Dataset,
     version: Annotated[
         str | None,
-        typer.Option("--version", show_default="the card's, else that of the newest cache"),
+        typer.Option(
+            "--version", help="Of the data.", show_default="the card's, else the newest cache's"
+        ),
     ] = None,
     codec: Codec = None,
     source: Annotated[
-        str | None, typer.Option("--from", metavar="REMOTE", show_default="the default remote")
+        str | None,
+        typer.Option(
+            "--from", metavar="REMOTE", help="Where from.", show_default="the default remote"
+        ),
     ] = None,
     parts: Annotated[
         str, typer.Option("--parts", help="Which of tokens, codec and data to bring.")
