@@ -131,7 +131,8 @@ def test_a_full_disk_leaves_nothing_where_a_reader_looks(burgers, s3, home):
     assert sha256_file(find_version("burgers1d")) == want
 
 
-def test_deprecated_versions_warn_and_are_pruned(burgers, s3, home):
+def test_deprecated_versions_warn_and_are_pruned(burgers, moto, home):
+    # moto: rclone's own S3 server hangs when the last files of a folder are deleted
     ups("data", "push", "burgers1d")
     ups("data", "deprecate", "burgers1d", "--version", "nu0.01", "--reason", "wrong dt")
     shutil.rmtree(home / "data")
@@ -141,10 +142,10 @@ def test_deprecated_versions_warn_and_are_pruned(burgers, s3, home):
     warned = ups("data", "pull", "burgers1d", "--version", "nu0.01").output
     assert "warning: burgers1d/nu0.01 is deprecated: wrong dt" in flat(warned)
     assert "would remove 1" in ups("data", "prune", "--on", "b2", "--dry-run").output
-    assert object_names(s3)
+    assert object_names(moto)
     ups("data", "prune", "--on", "b2", "--raw", code=2)
     assert "removed 1 deprecated" in ups("data", "prune", "--on", "b2").output
-    assert object_names(s3) == []
+    assert object_names(moto) == []
 
 
 @pytest.fixture
