@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import vast_api
@@ -60,13 +62,38 @@ patched(httpx.Client, "__init__", client)
 
 @dataclass
 class Clouds:
-    """The two stand-ins that a server rents from."""
+    """The two stand-ins that a server rents from, and the environment it is used with."""
 
     vast: vast_api.VastApi
     vultr: vultr_api.VultrApi
+    folder: Path
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    def environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """UPS_HOME, a home of its own for the server, and planted keys."""
+        for name, value in {
+            "UPS_HOME": self.home, "HOME": self.folder / "user", "PYTHONPATH": self.folder / "shim",
+            "VASTAI_API_KEY": VAST_KEY, "VULTR_API_KEY": VULTR_KEY,
+        }.items():  # fmt: skip
+            monkeypatch.setenv(name, str(value))
+        for name in ("UPS_DSTACK_URL", "UPS_DSTACK_TOKEN", "LAMBDA_API_KEY", "RUNPOD_API_KEY"):
+            monkeypatch.delenv(name, raising=False)
 
     def rented(self) -> int:
+        """Machines that cost money now."""
         return len(self.vast.instances) + len(self.vultr.instances)
+
+    def files_with(self, *texts: str) -> list[str]:
+        """Files of UPS_HOME, the user's home and the shim in which one of `texts` stands."""
+        needles = [text.encode() for text in texts]
+        return [
+            str(path)
+            for path in self.folder.rglob("*")
+            if path.is_file() and any(needle in path.read_bytes() for needle in needles)
+        ]
 
 
 @contextmanager
@@ -77,24 +104,37 @@ def clouds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clouds]:
     """
     pytest.importorskip("dstack", reason=INSTALL)
     pytest.importorskip("uvicorn", reason=INSTALL)
-    from ups.remote.drivers.dstack_server import server_pid
-
-    both = Clouds(vast_api.VastApi(VAST_KEY), vultr_api.VultrApi(VULTR_KEY))
+    both = Clouds(vast_api.VastApi(VAST_KEY), vultr_api.VultrApi(VULTR_KEY), folder)
     with both.vast.serving() as vast, both.vultr.serving() as vultr:
         shim = folder / "shim"
         shim.mkdir(parents=True)
         (shim / "sitecustomize.py").write_text(_SITECUSTOMIZE)
         hosts = {vast_api.HOST: vast, vultr_api.HOST: vultr}
         (shim / "hosts.json").write_text(json.dumps(hosts))
-        for name, value in {
-            "UPS_HOME": folder / "home", "HOME": folder / "user", "PYTHONPATH": shim,
-            "VASTAI_API_KEY": VAST_KEY, "VULTR_API_KEY": VULTR_KEY,
-        }.items():  # fmt: skip
-            monkeypatch.setenv(name, str(value))
-        for name in ("UPS_DSTACK_URL", "UPS_DSTACK_TOKEN", "LAMBDA_API_KEY", "RUNPOD_API_KEY"):
-            monkeypatch.delenv(name, raising=False)
+        both.environment(monkeypatch)
         try:
             yield both
         finally:
-            if (pid := server_pid()) is not None:
-                os.kill(pid, signal.SIGKILL)
+            both.environment(monkeypatch)
+            kill_server()
+
+
+def kill_server() -> None:
+    """As a crash does: SIGKILL."""
+    from ups.remote.drivers.dstack_server import server_pid
+
+    if (pid := server_pid()) is not None:
+        os.kill(pid, signal.SIGKILL)
+        end = time.monotonic() + 10
+        while server_pid() is not None and time.monotonic() < end:
+            time.sleep(0.05)
+
+
+def until(is_true: Callable[[], Any], what: str, limit_s: float = 90) -> Any:
+    """Wait for something to become true, and return it."""
+    end = time.monotonic() + limit_s
+    while time.monotonic() < end:
+        if found := is_true():
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"not within {limit_s:g} s: {what}")

@@ -7,6 +7,7 @@ See: GET /api/v0/instances/[ID/]. Give back: DELETE /api/v0/instances/ID/. Key: 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 from http_stand_in import Answer, Request, StandIn
@@ -51,6 +52,7 @@ class VastApi(StandIn):
         self.offers = list(OFFERS)
         self.loading_polls = loading_polls
         self.host, self.port = "127.0.0.1", 1
+        self.on_rent: Callable[[dict[str, Any]], object] = lambda body: None
         self._numbers = itertools.count(9001)
         self.route("POST", r"/api/v0/bundles/", self._bundles, is_open=True)
         self.route("PUT", r"/api/v0/asks/(\d+)/", self._rent)
@@ -69,6 +71,7 @@ class VastApi(StandIn):
         if not found:
             return 404, {"success": False, "error": "no_such_ask", "msg": "no such ask"}
         contract = next(self._numbers)
+        self.on_rent(request.body)
         self.instances[contract] = {
             "id": contract, "machine_id": found[0]["machine_id"], "label": request.body["label"],
             "actual_status": "loading", "intended_status": "running", "cur_state": "running",

@@ -230,7 +230,7 @@ class DstackDriver:
             time.sleep(self._poll_s)
 
     def _until_finished(
-        self, client: Client, project: str, run_name: str, limit_s: float
+        self, client: Client, project: str, run_name: str, limit_s: float | int
     ) -> Run | None:
         end = time.monotonic() + limit_s
         while True:

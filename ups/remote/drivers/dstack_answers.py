@@ -69,7 +69,7 @@ def status_of(run: Any) -> Status:
         reason=reason,
         machine=_machine(machines[-1]) if machines else "",
         price=_price(run),
-        running_s=sum(_seconds(each) for each in machines),
+        running_s=sum((_seconds(each) for each in machines), 0.0),
         attempts=max(1, len(machines)),
     )
 

@@ -96,7 +96,7 @@ def bundle_archive(bundle: Path) -> tuple[str, io.BytesIO]:
     example. Times and owners are zero, so that the same bundle is the same upload.
 
     Returns:
-        Hash in hex, and the open archive.
+        Hash in hex, and the open archive at its beginning.
     """
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as archive:
@@ -108,4 +108,6 @@ def bundle_archive(bundle: Path) -> tuple[str, io.BytesIO]:
             entry.mode = 0o755 if path.suffix == ".sh" else 0o644
             with path.open("rb") as file:
                 archive.addfile(entry, file)
-    return get_sha256(content), content
+    digest = get_sha256(content)
+    content.seek(0)
+    return digest, content

@@ -30,11 +30,11 @@ import httpx
 import yaml
 
 from ups import paths
-from ups.errors import MissingExtraError, RemoteError
+from ups.errors import MissingExtraError, RemoteError, translated_os_errors
 from ups.files import exclusive, write_json
 
 PROJECT = "main"
-_START_S = 120.0
+_START_S = 180.0
 _STOP_S = 20.0
 _UPLOAD_LIMIT = 64 * 2**20
 _PASSED_ON = (
@@ -75,6 +75,7 @@ def ensure_server() -> Server:
         return _named(url.rstrip("/"))
     if running := running_server():
         return running
+    _private_folder()
     with exclusive(folder() / "server", "starting the dstack server", RemoteError, wait_s=_START_S):
         return running_server() or _start()
 
@@ -128,10 +129,17 @@ def _named(url: str) -> Server:
     return Server(url, token, project, is_ours=False)
 
 
+def _private_folder() -> None:
+    """The database and its journal are written as the server likes; nobody else gets to them."""
+    home = folder()
+    with translated_os_errors(home, "making the folder", RemoteError):
+        home.mkdir(parents=True, exist_ok=True)
+        home.chmod(0o700)
+
+
 def _start() -> Server:
     program = _program()
     home = folder()
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
     token = _kept_secret(home / "token", secrets.token_urlsafe(32))
     _kept_secret(home / "config.yml", _configuration())
     previous = _record()
