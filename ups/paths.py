@@ -79,6 +79,12 @@ def config_dirs() -> list[Path]:
     return _with_users_own("configs")
 
 
+def packaged_commit() -> str:
+    """The commit that this package was built from, where that was recorded; else empty."""
+    record = _PACKAGE / "_packaged" / "commit.txt"
+    return record.read_text(encoding="utf-8").strip() if record.is_file() else ""
+
+
 def _with_users_own(name: str) -> list[Path]:
     root = checkout()
     shipped = root / name if root else _PACKAGE / "_packaged" / name

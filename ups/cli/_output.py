@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -67,6 +70,24 @@ def summary(what: str, text: str) -> None:
     console.print(line)
 
 
+def beat(what: str, done: int, total: int | None, note: str = "") -> None:
+    """Tell who watches this process, through the file UPS_HEARTBEAT, that something went on.
+
+    At most once a second; nothing where no such file is named.
+    """
+    path = os.environ.get("UPS_HEARTBEAT")
+    now = time.monotonic()
+    if not path or now < _last_beat.get(path, 0.0) + 1.0:
+        return
+    _last_beat[path] = now
+    content = {"what": what, "done": done, "total": total, "note": note}
+    with suppress(OSError):  # it is only told: a full disk is for what writes results to report
+        Path(path).write_text(json.dumps(content), encoding="utf-8")
+
+
+_last_beat: dict[str, float] = {}
+
+
 class Bars:
     """Progress bars with remaining time, one for each thing that is under way, on stderr,
     if that is a terminal.
@@ -106,6 +127,7 @@ class Bars:
         self._progress.stop()
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
+        beat(what, done, total, note)
         if what not in self._tasks:
             self._tasks[what] = self._progress.add_task(what, total=total, note=note)
             self._progress.start()

@@ -149,6 +149,7 @@ class ByteBars:
         self._progress.stop()
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
+        _output.beat(what, done, total)
         if self._progress.disable:
             return
         with self._lock:

@@ -78,6 +78,14 @@ def train(
             show_default="the config's",
         ),
     ] = None,
+    run_id: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="Name of the run's folder; a run that is there goes on.",
+            show_default="made of time and config",
+        ),
+    ] = None,
 ) -> None:
     """Train in stages: codec, operator on its cached tokens, models of what that leaves over.
 
@@ -91,15 +99,15 @@ def train(
         raise typer.Exit(launch(nproc, sys.argv[1:]))
     with told_by_main():
         if resume not in (None, AUTO):
-            if config or overrides or model or dry_run or cache_from:
+            if config or overrides or model or dry_run or cache_from or run_id:
                 raise UsageError("--resume RUN takes the run's own config: leave out --config, "
-                                 "--model, --set and --cache-from")  # fmt: skip
+                                 "--model, --set, --cache-from and --run-id")  # fmt: skip
             _resume(resume)
         else:
             experiment = _experiment(config, model, overrides or [])
             if cache_from is not None:
                 experiment = _pulling(experiment, cache_from, _named(stage, experiment))
-            _start(stage, experiment, dry_run=dry_run, is_resumed=resume == AUTO)
+            _start(stage, experiment, dry_run=dry_run, is_resumed=resume == AUTO, run_id=run_id)
 
 
 def _resume(name: str) -> None:
@@ -139,7 +147,14 @@ def _pulling(experiment: Any, remote: str, stages: Any) -> Any:
     return experiment.model_copy(update={"cache": cache})
 
 
-def _start(stage: StageChoice | None, experiment: Any, *, dry_run: bool, is_resumed: bool) -> None:
+def _start(
+    stage: StageChoice | None,
+    experiment: Any,
+    *,
+    dry_run: bool,
+    is_resumed: bool,
+    run_id: str | None,
+) -> None:
     from ups.training.cache_source import open_with_data
     from ups.training.distributed import on_main, together
 
@@ -157,12 +172,29 @@ def _start(stage: StageChoice | None, experiment: Any, *, dry_run: bool, is_resu
             return
         names = ", ".join(task.store.name for task in session.tasks)
         _output.summary("data", f"{names}, on {session.device}")
+        begun = on_main(lambda: _begun(experiment.name, run_id))
+        if begun is not None:
+            _run(lambda **callbacks: _training().resume(begun, **callbacks))
+            return
         if is_resumed:
             run, state = on_main(lambda: _training().find_same_run(session, stages))
             if state == "unfinished":
                 _run(lambda **callbacks: _training().resume(run, **callbacks))
                 return
-        _run(lambda **callbacks: _training().train(session, stages, **callbacks))
+        _run(lambda **callbacks: _training().train(session, stages, run_id=run_id, **callbacks))
+
+
+def _begun(name: str, run_id: str | None) -> Path | None:
+    """The run of exactly this name, if its record is complete: it is written last."""
+    from ups import runs
+    from ups.transfer.run_artefacts import is_run_name
+
+    if run_id is None:
+        return None
+    if not is_run_name(f"{name}/{run_id}"):
+        raise UsageError(f"--run-id {run_id}: letters, digits, '.', '_' and '-' only")
+    folder = paths.runs_dir() / name / run_id
+    return folder if (folder / runs.ENVIRONMENT).is_file() else None
 
 
 def _chosen(session: Any, stage: StageChoice | None) -> list[str]:

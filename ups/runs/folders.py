@@ -38,6 +38,7 @@ def create_run(
     stages: Sequence[str] = (),
     stands_on: Mapping[Any, Path] | None = None,
     device: str = "",
+    run_id: str | None = None,
 ) -> Path:
     """Make a new run folder with its resolved config and its environment.
 
@@ -47,14 +48,18 @@ def create_run(
         stages: What the run will train, in order; a resumed run reads them back.
         stands_on: Checkpoints of earlier stages that the run does not train itself.
         device: Name of what it trains on: 'cpu', 'NVIDIA H200'.
+        run_id: Name of its folder; None makes one of the time and the config.
     """
     text = to_yaml(experiment)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     parent = paths.runs_dir() / experiment.name
     with translated_os_errors(parent, "creating a run", CheckpointError):
         parent.mkdir(parents=True, exist_ok=True)
-        folder = _claim(parent, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{digest}")
-        (folder / "checkpoints").mkdir()
+        if run_id is None:
+            folder = _claim(parent, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{digest}")
+        else:
+            folder = parent / run_id
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     files.write_text(folder / CONFIG, text, CheckpointError)
     below = {stage: str(path.absolute()) for stage, path in (stands_on or {}).items()}
     plan = {"stages": list(stages), "stands_on": below, "device": device}
@@ -225,9 +230,13 @@ def environment() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The checkout's commit, with `-dirty` when files differ; empty outside a checkout."""
+    """The checkout's commit, with `-dirty` when files differ; of a remote job's wheel that which it
+    was built from; else empty.
+    """
     root = paths.checkout()
-    if root is None or not (root / ".git").exists():
+    if root is None:
+        return paths.packaged_commit()
+    if not (root / ".git").exists():
         return ""
     try:
         result = subprocess.run(

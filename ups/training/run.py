@@ -55,6 +55,7 @@ def train(
     progress: Progress | None = None,
     done: Done | None = None,
     watchers: Sequence[Tracker] = (),
+    run_id: str | None = None,
 ) -> Path:
     """Train the given stages in a new run; what an earlier stage makes is looked for otherwise.
 
@@ -64,6 +65,7 @@ def train(
         progress: Called with (what, steps done, steps in all, note).
         done: Called with the outcome of each finished part, and with where the tokens are.
         watchers: Told every record, after the run's own trackers; what they raise ends the run.
+        run_id: Name of the run's folder; None makes one of the time and the config.
     Returns:
         The run's folder.
     Raises:
@@ -90,6 +92,7 @@ def train(
             stages=chosen,
             stands_on=stands_on.files,
             device=device_name(session.device),
+            run_id=run_id,
         )
     )
     _run_stages(session, run, chosen, stands_on, progress, done, watchers)

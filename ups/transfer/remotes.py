@@ -36,6 +36,9 @@ class Known:
 
 
 def remotes_file() -> Path:
+    """UPS_REMOTES_FILE, which remote jobs have of their own, or the user's in UPS_HOME."""
+    if named := os.environ.get("UPS_REMOTES_FILE"):
+        return Path(named)
     return paths.home() / "remotes.yaml"
 
 
