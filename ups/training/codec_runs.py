@@ -116,7 +116,7 @@ def fingerprints_in(run: str) -> set[str]:
         folder = runs.find_run(run, with_stage="codec")
     except CheckpointError:
         return set()
-    return _fingerprints(runs.checkpoint_path(folder, "codec"))
+    return set(checkpoints.codec_fingerprints(runs.checkpoint_path(folder, "codec")))
 
 
 def codec_run_of(identity: CacheIdentity) -> Path:
@@ -126,7 +126,8 @@ def codec_run_of(identity: CacheIdentity) -> Path:
         CheckpointError: There is none.
     """
     for run in runs.list_runs(with_stage="codec"):
-        if identity.fingerprint in _fingerprints(runs.checkpoint_path(run, "codec")):
+        known = checkpoints.codec_fingerprints(runs.checkpoint_path(run, "codec"))
+        if identity.fingerprint in known:
             return run
     raise CheckpointError(
         f"no run here holds the codec {identity.fingerprint[:12]}, by which the tokens of "
@@ -149,7 +150,3 @@ def same_options(experiment: Experiment, dataset: str, options: object) -> bool:
     except ValidationError:
         return False
     return ours == theirs.model_copy(update={"gate": ours.gate})
-
-
-def _fingerprints(path: Path) -> set[str]:
-    return {task.codec_fingerprint for task in checkpoints.load(path).tasks.values()}
