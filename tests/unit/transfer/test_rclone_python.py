@@ -19,8 +19,7 @@ def _on_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_it_executes_what_stands_in_a_path(tmp_path: Path) -> None:
-    with pytest.raises(utils.RcloneException):
-        rclone.cat(f"{tmp_path}/$(touch executed)")
+    rclone.cat(f"{tmp_path}/$(touch executed)")
     assert (tmp_path / "executed").is_file()
 
 
@@ -36,7 +35,7 @@ except utils.RcloneException as error:
 def test_its_error_for_a_copy_has_no_exit_code() -> None:
     """In a process of its own: it leaves its pipes open."""
     result = subprocess.run([sys.executable, "-c", COPY], capture_output=True, text=True)
-    assert result.stdout == "['description', 'error_msg']\n"
+    assert result.stdout.endswith("['description', 'error_msg']\n")
 
 
 def test_it_ignores_a_config_that_is_set_late(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from ups.transfer.remotes import find_remote, make, remotes_file
 SECRETS = [
     "K001" + "aB3" * 9,
     "AKIA" + "ABCD2345" * 2,
-    "00" + "1a2b3c4d" * 3,
+    "001a2" + "1a2b3" * 4,
     "wJalrXUtnFEMIK7MDENGbPxRfiCYzEXAMPLE",
 ]
 
