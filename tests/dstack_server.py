@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,7 @@ class Clouds:
     vast: vast_api.VastApi
     vultr: vultr_api.VultrApi
     folder: Path
+    hosts: dict[str, str] = field(default_factory=dict)
 
     @property
     def home(self) -> Path:
@@ -81,6 +82,10 @@ class Clouds:
             monkeypatch.setenv(name, str(value))
         for name in ("UPS_DSTACK_URL", "UPS_DSTACK_TOKEN", "LAMBDA_API_KEY", "RUNPOD_API_KEY"):
             monkeypatch.delenv(name, raising=False)
+        from ups.remote.drivers import dstack_audit
+
+        for backend, host in dict(dstack_audit.HOSTS).items():
+            monkeypatch.setitem(dstack_audit.HOSTS, backend, self.hosts.get(host, host))
 
     def rented(self) -> int:
         """Machines that cost money now."""
@@ -109,8 +114,8 @@ def clouds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clouds]:
         shim = folder / "shim"
         shim.mkdir(parents=True)
         (shim / "sitecustomize.py").write_text(_SITECUSTOMIZE)
-        hosts = {vast_api.HOST: vast, vultr_api.HOST: vultr}
-        (shim / "hosts.json").write_text(json.dumps(hosts))
+        both.hosts = {vast_api.HOST: vast, vultr_api.HOST: vultr}
+        (shim / "hosts.json").write_text(json.dumps(both.hosts))
         both.environment(monkeypatch)
         try:
             yield both

@@ -205,6 +205,40 @@ def test_a_job_is_launched_once_found_by_its_id_and_leaves_nothing_when_stopped(
     assert rented_from.files_with(SECRET, VAST_KEY, VULTR_KEY) == []
 
 
+def test_machines_that_only_the_cloud_knows_are_listed_and_given_back(
+    rented_from: Clouds, driver: DstackDriver
+) -> None:
+    vast, vultr = rented_from.vast, rented_from.vultr
+    shared = {"actual_status": "running", "dph_total": 0.95, "start_date": 1_795_000_000.0}
+    vast.instances[7001] = {"id": 7001, "label": "dstack-main-lost-1a2b-0-0-abcd1234", **shared}
+    vast.instances[7002] = {"id": 7002, "label": "dstack-other-job-0-0-abcd1234", **shared}
+    vast.instances[7003] = {"id": 7003, "label": None, **shared}
+    vultr.instances["v-1"] = {
+        "id": "v-1", "label": "dstack-main-lost-3c4d-0-0-abcd1234", "status": "active",
+        "date_created": "2026-11-20T10:00:00+00:00",
+    }  # fmt: skip
+    found = {machine.job: machine for machine in driver.machines()}
+    assert sorted(found) == ["lost-1a2b", "lost-3c4d"]
+    assert found["lost-1a2b"].state == "running, unknown to dstack"
+    assert found["lost-1a2b"].price == 0.95
+    for machine in found.values():
+        driver.remove(machine)
+        driver.remove(machine)  # gone already
+    assert sorted(vast.instances) == [7002, 7003]
+    assert vultr.instances == {}
+    vast.instances.clear()
+
+
+def test_a_cloud_that_cannot_be_asked_is_named(
+    rented_from: Clouds, driver: DstackDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ups.remote.drivers import dstack_audit
+
+    monkeypatch.setitem(dstack_audit.HOSTS, "vultr", "http://127.0.0.1:9")
+    with pytest.raises(RemoteError, match="vultr: the cloud could not be asked"):
+        driver.machines()
+
+
 def test_an_unknown_job_is_unknown(rented_from: Clouds, driver: DstackDriver) -> None:
     handle = {"engine": "dstack", "run": "never-was", "project": "main"}
     assert driver.find("never-was") is None

@@ -60,7 +60,7 @@ def test_a_job_runs_and_its_own_exit_code_and_output_come_back(
         spec = job(f"exit-{code}", options=IMAGE)
         handle = driver.launch(spec, bundle(tmp_path, script), {"WANDB_API_KEY": SECRET})
         lines = list(driver.logs(handle, follow=True))
-        status = driver.wait(handle, timeout_s=120)
+        status = driver.wait(handle, timeout_s=240)
     assert (status.state, status.exit_code, status.reason) == ("done", code, "")
     assert lines == [
         "wheel is here", f"secret of {len(SECRET)} letters, plain $value", "first", "last"
@@ -77,11 +77,11 @@ def test_the_time_limit_holds_on_the_machine(
 ) -> None:
     script = "trap 'echo saved; exit 8' TERM\necho started\nsleep 600 & wait\n"
     with container(tmp_path / "machine", rented_from.vast):
-        spec = job("time-limit", options=IMAGE, max_hours=45 / 3600)
+        spec = job("time-limit", options=IMAGE, max_hours=100 / 3600)
         handle = driver.launch(spec, bundle(tmp_path, script), {"WANDB_API_KEY": SECRET})
-        status = driver.wait(handle, timeout_s=180)
+        status = driver.wait(handle, timeout_s=300)
     assert (status.state, status.exit_code) == ("done", EXIT_TIME_LIMIT)
-    assert list(driver.logs(handle)) in (["started", "saved"], [])
+    assert list(driver.logs(handle)) == ["started", "saved"]
     until(lambda: rented_from.rented() == 0, "the machine has gone by itself")
 
 
@@ -114,7 +114,7 @@ def test_a_server_that_is_killed_ends_no_job_and_loses_none(
         assert dstack_server.running_server() is None
         assert driver.status(handle).state == "running"
         assert dstack_server.running_server() is not None
-        status = driver.wait(handle, timeout_s=180)
+        status = driver.wait(handle, timeout_s=300)
     assert (status.state, status.exit_code) == ("done", 5)
     assert list(driver.logs(handle)) == ["started", "ended"]
     until(lambda: rented_from.rented() == 0, "the machine has gone by itself")

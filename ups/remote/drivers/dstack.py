@@ -16,6 +16,7 @@ from typing import Any
 from ups.errors import RemoteError
 from ups.remote.driver import Handle, Machine, Offer, Plan, Status
 from ups.remote.drivers import dstack_answers as answers
+from ups.remote.drivers import dstack_audit as audit
 from ups.remote.drivers import dstack_calls as calls
 from ups.remote.drivers import dstack_task as task
 from ups.remote.drivers.dstack_client import (
@@ -142,7 +143,7 @@ class DstackDriver:
                     return
                 time.sleep(self._poll_s)
 
-    def wait(self, handle: Handle, *, timeout_s: float | None = None) -> Status:
+    def wait(self, handle: Handle, *, timeout_s: float | int | None = None) -> Status:
         """Return when the job has ended, or after `timeout_s` with what is known then."""
         end = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
@@ -173,21 +174,29 @@ class DstackDriver:
             self._until_gone(client, project, handle["run"])
 
     def machines(self) -> list[Machine]:
-        """Every instance of every fleet of the project, whose job is known or not."""
-        with self._client() as (client, project), translated("listing machines"):
-            return calls.machines(client, project)
+        """Every machine that dstack has, and those that Vast.ai and Vultr bill besides."""
+        with self._client() as (client, project):
+            known = calls.machines(client, project)
+            return known + audit.strays(client, project, known)
 
     def remove(self, machine: Machine) -> None:
         """Stop the job that is on it, and give the machine back."""
+        if "cloud_id" in machine.details:
+            with self._client() as (client, project):
+                audit.give_back(client, project, machine)
+            return
         if machine.job:
             self.stop({"engine": self.name, "run": machine.job})
         fleet, number = machine.details["fleet"], int(machine.details["number"])
         with self._client() as (client, project):
-            if any(each.name == machine.name for each in self.machines()):
+
+            def is_gone() -> bool:
+                return all(each.name != machine.name for each in calls.machines(client, project))
+
+            if not is_gone():
                 with translated(f"removing {machine.name}"):
                     client.fleets.delete_instances(project, fleet, [number])
-                self._until(lambda: all(each.name != machine.name for each in self.machines()),
-                            f"{machine.name} is still there")  # fmt: skip
+                self._until(is_gone, f"{machine.name} is still there")
 
     @contextmanager
     def _client(self) -> Iterator[tuple[Client, str]]:
@@ -241,7 +250,7 @@ class DstackDriver:
 
     def _until_gone(self, client: Client, project: str, job: str) -> None:
         def is_gone() -> bool:
-            return all(machine.job != job for machine in self.machines())
+            return all(machine.job != job for machine in calls.machines(client, project))
 
         self._until(is_gone, f"{job}: its machine is still there")
 

@@ -81,13 +81,14 @@ def has_ended(run: Run | None, submission: Any) -> bool:
 
 def machines(client: Client, project: str) -> list[Machine]:
     """Instances of all fleets that are not given back yet, with the job that each was made for."""
-    found = [
-        (fleet.name, instance)
-        for fleet in client.fleets.list(project)
-        for instance in fleet.instances
-        if instance.status.value != "terminated"
-    ]
-    jobs = _jobs_by_instance(client, [instance.id for _, instance in found])
+    with translated("listing machines"):
+        found = [
+            (fleet.name, instance)
+            for fleet in client.fleets.list(project)
+            for instance in fleet.instances
+            if instance.status.value != "terminated"
+        ]
+        jobs = _jobs_by_instance(client, [instance.id for _, instance in found])
     return [
         Machine(
             engine="dstack",

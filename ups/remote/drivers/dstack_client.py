@@ -15,6 +15,7 @@ try:
     import requests
     from dstack._internal.core.backends.models import AnyBackendConfigWithCredsTagged
     from dstack._internal.core.errors import DstackError, ResourceNotExistsError
+    from dstack._internal.core.models.backends.base import BackendType
     from dstack._internal.core.models.fleets import ApplyFleetPlanInput, FleetSpec
     from dstack._internal.core.models.runs import ApplyRunPlanInput, Run, RunPlan, RunSpec
     from dstack._internal.server.schemas.logs import PollLogsRequest
@@ -30,6 +31,7 @@ __all__ = [
     "AnyBackendConfigWithCredsTagged",
     "ApplyFleetPlanInput",
     "ApplyRunPlanInput",
+    "BackendType",
     "Client",
     "FleetSpec",
     "PollLogsRequest",
