@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import sys
 import tarfile
 import time
 from datetime import UTC, datetime, timedelta
@@ -160,6 +161,17 @@ def test_time_and_attempts_count_all_machines() -> None:
     assert status.attempts == 2
     assert status.running_s == pytest.approx(3600)
     assert status.machine == "101 in vastai is (1.2.3.4)"
+
+
+def test_without_the_extra_the_engine_says_what_to_install() -> None:
+    script = "import sys; sys.modules['dstack'] = None\nimport ups.remote.drivers.dstack"
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    last = ended.stderr.strip().splitlines()[-1]
+    assert last.startswith(
+        "ups.errors.MissingExtraError: the dstack engine needs the package dstack"
+    )
 
 
 def test_a_named_server_needs_its_token_and_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,18 +93,12 @@ class DstackDriver:
                 for name in spec.secrets:
                     key = task.secret_name(spec.id, name)
                     client.secrets.create_or_update(project, key, secrets[name])
-            with translated("sending the bundle"):
-                digest, archive = bundle_archive(bundle)
-                sent = client.files.upload_archive(digest, archive)
-            deadline = int(time.time() + float(spec.max_hours or 0) * 3600)
-            content = task.configuration(spec, deadline)
-            run_spec = calls.run_spec(spec, content, [{"id": str(sent.id), "path": task.FOLDER}])
             try:
-                with translated("submitting"):
-                    run = client.runs.apply_plan(project, ApplyRunPlanInput(run_spec=run_spec))
+                run = self._submit(client, project, spec, bundle)
             except RemoteError:
                 if (handle := self.find(spec.id)) is not None:
-                    return handle
+                    return handle  # another launch of the same job was faster
+                calls.forget_secrets(client, project, spec.id)
                 raise
         return _handle(run, project)
 
@@ -121,7 +115,7 @@ class DstackDriver:
                 return Status("unknown", reason="the dstack server does not know this job")
             found = answers.status_of(run)
             if found.has_ended:
-                calls.forget_secrets(client, project, run)
+                calls.forget_secrets(client, project, handle["run"])
         return found
 
     def logs(self, handle: Handle, *, follow: bool = False) -> Iterator[str]:
@@ -170,7 +164,7 @@ class DstackDriver:
                         client.runs.stop(project, [handle["run"]], abort=True)
                     run = self._until_finished(client, project, handle["run"], _GONE_S)
             if run is not None and run.status.is_finished():
-                calls.forget_secrets(client, project, run)
+                calls.forget_secrets(client, project, handle["run"])
             self._until_gone(client, project, handle["run"])
 
     def machines(self) -> list[Machine]:
@@ -207,6 +201,16 @@ class DstackDriver:
         server = self._server or ensure_server()
         with connect(server.url, server.token) as client:
             yield client, server.project
+
+    def _submit(self, client: Client, project: str, spec: JobSpec, bundle: Path) -> Run:
+        with translated("sending the bundle"):
+            digest, archive = bundle_archive(bundle)
+            sent = client.files.upload_archive(digest, archive)
+        deadline = int(time.time() + float(spec.max_hours or 0) * 3600)
+        content = task.configuration(spec, deadline)
+        run_spec = calls.run_spec(spec, content, [{"id": str(sent.id), "path": task.FOLDER}])
+        with translated("submitting"):
+            return client.runs.apply_plan(project, ApplyRunPlanInput(run_spec=run_spec))
 
     def _all_offers(self, client: Client, project: str, spec: JobSpec) -> list[Offer]:
         run_spec = calls.run_spec(spec, task.offers_configuration(spec))

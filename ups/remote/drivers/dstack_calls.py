@@ -45,9 +45,9 @@ def get_run(client: Client, project: str, name: str) -> Run | None:
             return None
 
 
-def forget_secrets(client: Client, project: str, run: Run) -> None:
-    """Take the values that a job that has ended brought along from the server."""
-    prefix = task.secret_name(run.run_spec.run_name, "")
+def forget_secrets(client: Client, project: str, job: str) -> None:
+    """Take the values that a job brought along from the server; it has ended, or never began."""
+    prefix = task.secret_name(job, "")
     with translated("removing secrets"):
         names = [each.name for each in client.secrets.list(project)]
         if mine := [name for name in names if name.startswith(prefix)]:
