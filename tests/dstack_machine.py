@@ -75,7 +75,7 @@ class Runner:
 
     def kill(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:
-            os.killpg(self._process.pid, number)
+            self._process.send_signal(number)
 
     def close(self) -> None:
         self.kill(signal.SIGKILL)
@@ -131,7 +131,7 @@ class Runner:
         events, self._events = self._events, []
         logs, self._logs = self._logs, []
         return {"job_states": events, "job_logs": logs, "runner_logs": [], "last_updated": _now(),
-                "has_more": False}  # fmt: skip
+                "has_more": any(thread.is_alive() for thread in self._threads)}  # fmt: skip
 
 
 @contextmanager

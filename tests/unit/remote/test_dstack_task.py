@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -80,6 +81,21 @@ def test_the_command_ends_with_the_jobs_code_or_that_of_the_time_limit(
         env=os.environ | {"UPS_REMOTE_DEADLINE": deadline}, timeout=30, check=False,
     )  # fmt: skip
     assert ended.returncode == code
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_shell_reaches_the_job(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "run.sh").write_text("trap 'sleep 0.3; exit 8' TERM; touch up; sleep 30 & wait\n")
+    (command,) = dstack_task.commands()
+    environment = os.environ | {"UPS_REMOTE_DEADLINE": str(int(time.time()) + 60)}
+    process = subprocess.Popen(
+        ["bash", "-c", command.replace(dstack_task.FOLDER, str(tmp_path))], env=environment
+    )
+    end = time.monotonic() + 20
+    while not (tmp_path / "up").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(number)
+    assert process.wait(20) == 8
 
 
 def test_without_its_bundle_a_job_fails_as_preflight_does(tmp_path: Path) -> None:

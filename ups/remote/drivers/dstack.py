@@ -148,7 +148,7 @@ class DstackDriver:
             time.sleep(left)
 
     def stop(self, handle: Handle) -> None:
-        """End the job, first with time for its checkpoint, and see its machine go.
+        """End the job, with half a minute for its checkpoint, and see its machine go.
 
         Raises:
             RemoteError: The machine is still there after ten minutes.

@@ -15,7 +15,7 @@ FLEET = "ups"
 CLUSTER_FLEET = "ups-cluster"
 FOLDER = "/root/ups-job"
 GRACE_S = 120
-"""Given to a job that is asked to stop, for its checkpoint and its push."""
+"""Given to a job at its time limit, for its checkpoint and its push."""
 _ENGINE_MARGIN_S = 5 * 60
 OPTIONS = ("backend", "image", "instance", "python", "region")
 
@@ -72,14 +72,19 @@ def rendered(content: Mapping[str, Any]) -> str:
 
 
 def commands() -> list[str]:
-    """What the machine runs: `run.sh` under the time limit, whose exit code is the job's."""
+    """What the machine runs: `run.sh` under the time limit, whose exit code is the job's.
+
+    The shell hands on what ends it: dstack's runner signals this process and nothing below it.
+    """
     lines = [
         f"cd {FOLDER} || exit {EXIT_PREFLIGHT}",
         'now="$(date +%s)"',
         f'if [ "$UPS_REMOTE_DEADLINE" -le "$now" ]; then exit {EXIT_TIME_LIMIT}; fi',
         'left="$((UPS_REMOTE_DEADLINE - now))"',
-        f'timeout --signal=TERM --kill-after={GRACE_S} "$left" bash run.sh',
-        'code="$?"',
+        f'timeout --signal=TERM --kill-after={GRACE_S} "$left" bash run.sh < /dev/null &',
+        'child="$!"',
+        "trap 'asked=1; kill -TERM \"$child\"' INT TERM HUP",
+        'asked=1; while [ "$asked" = 1 ]; do asked=0; wait "$child"; code="$?"; done',
         f'if [ "$code" -eq 124 ]; then code={EXIT_TIME_LIMIT}; fi',
         f'if [ "$code" -eq 137 ] && [ "$(date +%s)" -ge "$UPS_REMOTE_DEADLINE" ]; then'
         f" code={EXIT_TIME_LIMIT}; fi",
