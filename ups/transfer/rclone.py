@@ -137,7 +137,7 @@ class Rclone:
                 be moved away at once, so that rclone is not let to start over: it would fetch
                 what it no longer finds.
         Raises:
-            RemoteError: Also if a file is not there or has another size. The others are complete.
+            RemoteError: Also if a file is not there. The others are complete.
         """
         with translated_os_errors(into, "writing"):
             into.mkdir(parents=True, exist_ok=True)

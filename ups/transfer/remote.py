@@ -42,6 +42,7 @@ _KEY = re.compile(
 _RANDOM = re.compile(
     r"(?=[A-Za-z0-9+/]*\d)(?=[A-Za-z0-9+/]*[a-z])(?=[A-Za-z0-9+/]*[A-Z])[A-Za-z0-9+/]{31,}"
 )
+_NOT_KEPT = re.compile("[\x00-\x1f\x7f-\x9f\u201b\uff0f\ud800-\udfff]")
 _ENV = "RCLONE_CONFIG_UPS_"
 _PATHS = ("folder", "prefix", "key_file", "known_hosts")
 
@@ -231,23 +232,24 @@ def check_relative(relative: str, remote: str) -> None:
     Raises:
         RemoteError: Empty parts, '.', '..', control characters, or bytes that are no text.
     """
-    parts = relative.split("/") if relative else []
-    bad = any(part in ("", ".", "..") for part in parts) or not _travels(relative)
-    if bad:
+    bad = relative and any(part in ("", ".", "..") for part in relative.split("/"))
+    if bad or not travels(relative):
         raise RemoteError(
             f"remote {remote}: {relative!r} is no path on a remote",
             hint="use names without '.', '..', control characters and double slashes",
         )
 
 
-def _travels(text: str) -> bool:
-    """Whether every character is one of UTF-8's and none controls anything."""
-    return not any(ord(c) < 32 or 127 <= ord(c) < 160 or 0xD800 <= ord(c) < 0xE000 for c in text)
+def travels(text: str) -> bool:
+    """Whether rclone keeps a path as it is, on every kind of place.
 
-
-def looks_like_key(text: str) -> bool:
-    """Whether this may be a credential, which belongs into the environment."""
-    return bool(_KEY.search(text))
+    No control characters, no bytes that are no text, and nothing that rclone itself writes for
+    what a place cannot store: its quote U+201B, and the wide slash and dots that it turns into
+    '/', '.' and '..'.
+    """
+    if any(part and not part.strip("\uff0e") for part in text.split("/")):
+        return False
+    return not _NOT_KEPT.search(text)
 
 
 def _check_text(kind: str, name: str, text: str) -> None:
@@ -259,8 +261,8 @@ def _check_text(kind: str, name: str, text: str) -> None:
     pattern = _PATTERNS.get(name)
     if text and pattern and not re.fullmatch(pattern, text):
         raise ValueError(f"{name}: is not valid; it must match {pattern}")
-    if name in _PATHS and not _travels(text):
-        raise ValueError(f"{name}: has a control character")
+    if name in _PATHS and not travels(text):
+        raise ValueError(f"{name}: has characters that rclone does not keep")
     if name == "prefix" and {".", ".."} & set(text.split("/")):
         raise ValueError("prefix: must not contain '.' and '..'")
     if name == "folder" and kind == "rclone" and not OF_RCLONE.match(text):

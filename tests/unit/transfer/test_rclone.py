@@ -22,7 +22,7 @@ HOSTILE = [
     "$(touch executed)", "`touch executed`", "a'b\"c", "; touch executed", "-rf", "--config=x",
     "with spaces", "trailing space ", "trailing dot.", "ümläut-文字-🌀", "a:b", ":local,x=y:",
     "name,option=value:", "#comment", ";semicolon", "*?[x]{a,b}", "\\backslash", "%41%2f",
-    "．", "‛．", "~", "&|<>", "!", "${HOME}",
+    "wide．dot", "~", "&|<>", "!", "${HOME}",
 ]  # fmt: skip
 LOCAL = [*HOSTILE, "a\nb", "-\r\n--delete", "\t", "\n", "$(touch executed)\n"]
 
@@ -33,22 +33,31 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield started
 
 
-@pytest.fixture(params=["local", "s3"])
+# Not all over `rclone serve s3`: deleting the last object of a deep folder makes it work for
+# minutes (at each level it looks for empty folders again).
+@pytest.fixture(params=["local", "moto", "s3"])
 def remote(
     request: pytest.FixtureRequest, tmp_path: Path, server: S3Server,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Remote:  # fmt: skip
-    """A folder, and a bucket's own prefix."""
+    """A folder, and a bucket's own prefix on two servers."""
     if request.param == "local":
         return find_remote(str(tmp_path / "remote"))
-    server.environment(monkeypatch)
+    if request.param == "moto":
+        request.getfixturevalue("moto")
+    else:
+        server.environment(monkeypatch)
     return make("b2", kind="b2", prefix=f"test-{tmp_path.name}")
+
+
+deletes = pytest.mark.parametrize("remote", ["local", "moto"], indirect=True)
 
 
 def names(rclone: Rclone, path: str, recursive: bool = False) -> list[str]:
     return [entry.name for entry in rclone.list(path, recursive) if not entry.is_dir]
 
 
+@deletes
 def test_what_is_written_is_read_listed_and_deleted(remote: Remote) -> None:
     rclone, path = remote.rclone(), remote.path
     assert rclone.list(path("a")) == []
@@ -108,12 +117,6 @@ def test_files_travel_both_ways_with_progress(remote: Remote, tmp_path: Path) ->
     assert seen[-1] == (total, total)
 
 
-def test_a_file_of_another_size_is_an_error(remote: Remote, tmp_path: Path) -> None:
-    remote.rclone().write(remote.path("o/x"), b"12345")
-    with pytest.raises(RemoteError, match="x has 5 bytes there, 6 are expected"):
-        remote.rclone().download({"x": 6}, remote.path("o"), tmp_path / "into")
-
-
 def test_hostile_names_are_only_names(
     remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,15 +143,39 @@ def test_hostile_names_are_only_names(
     assert {name: (into / name).read_bytes() for name in local} == {
         name: path.read_bytes() for name, path in local.items()
     }
-    rclone.delete(remote.path("names"), HOSTILE)
-    rclone.purge(remote.path(deep))
-    assert names(rclone, remote.path(), recursive=True) == []
     assert not list(work.iterdir())
     assert not list(tmp_path.rglob("executed"))
 
 
+@deletes
+def test_hostile_names_are_deleted_as_they_are(remote: Remote, tmp_path: Path) -> None:
+    rclone, folder = remote.rclone(), "".join(HOSTILE[:9])
+    (tmp_path / "x").write_bytes(b"x")
+    rclone.upload({name: tmp_path / "x" for name in [*HOSTILE, "kept"]}, remote.path(folder))
+    rclone.delete(remote.path(folder), HOSTILE)
+    assert names(rclone, remote.path(), recursive=True) == [f"{folder}/kept"]
+    rclone.purge(remote.path(folder))
+    assert rclone.list(remote.path(folder)) == []
+
+
 @pytest.mark.parametrize(
-    "relative", ["..", "a/../b", "/etc", "a//b", "a/", "./a", "a\nb", "a\x00b", "\x7f", "a\udcff"]
+    "relative",
+    [
+        "..",
+        "a/../b",
+        "/etc",
+        "a//b",
+        "a/",
+        "./a",
+        "a\nb",
+        "a\x00b",
+        "\x7f",
+        "a\udcff",
+        "a/．．/b",
+        "．",
+        "a／..／b",
+        "‛．",
+    ],
 )
 def test_paths_that_lead_elsewhere_are_refused(relative: str, tmp_path: Path) -> None:
     with pytest.raises(RemoteError, match="is no path on a remote"):
