@@ -139,6 +139,7 @@ class Rclone:
         Raises:
             RemoteError: Also if a file is not there. The others are complete.
         """
+        wanted = _lines(names)
         with translated_os_errors(into, "writing"):
             into.mkdir(parents=True, exist_ok=True)
             for name in names:
@@ -154,7 +155,7 @@ class Rclone:
         outcome = self._call(
             "copy", [_folder(source), f"{into.absolute()}/"],
             ["--files-from-raw=-", "--no-traverse", "--ignore-checksum", "--retries=1", _TRANSFERS],
-            stdin=_lines(names), on_event=_with_progress(finished, progress, sum(names.values())),
+            stdin=wanted, on_event=_with_progress(finished, progress, sum(names.values())),
         )  # fmt: skip
         self._check(outcome, "downloading")
         self._complete(names, into, done, on_file)
