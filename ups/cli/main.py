@@ -21,6 +21,7 @@ from ups.cli import (
     pipeline,
     promote,
     quickstart,
+    remote,
     remotes,
     report,
     reproduce,
@@ -64,6 +65,7 @@ app.command("reproduce", short_help="Make a leaderboard entry again, from it alo
 app.add_typer(runs.app, name="runs")
 app.add_typer(leaderboard.app, name="leaderboard")
 app.add_typer(remotes.app, name="remotes")
+app.add_typer(remote.app, name="remote")
 app.add_typer(config.app, name="config")
 app.command("doctor", short_help="Check this machine and say what is missing.")(doctor.doctor)
 

@@ -78,7 +78,7 @@ def sweep(
     if wandb is not None:
         _to_wandb(found, title, config, changes, create=wandb is WandbChoice.create)
         return
-    _require_optuna()
+    require_optuna()
     from ups.pipeline.budget import parse_budget
     from ups.pipeline.sweep import Sweep, default_storage
     from ups.pipeline.sweep_workers import run_sweep
@@ -104,13 +104,13 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show a sweep: its best trials, and accuracy against training time as a Pareto table."""
-    _require_optuna()
+    require_optuna()
     from ups.pipeline.sweep import default_storage, load_study
 
     _show(load_study(name, storage or default_storage()), as_json)
 
 
-def _require_optuna() -> None:
+def require_optuna() -> None:
     from importlib.util import find_spec
 
     if find_spec("optuna") is None:
@@ -166,10 +166,10 @@ def _tell(trial: Any) -> None:
         text = f"valid nRMSE {error:.4g} in {seconds}" if error is not None else f"in {seconds}"
     else:
         text = f"{state}: {about.get('error', 'its worker was killed')}"
-    _output.summary(f"trial {trial.number}", f"{text}; {_values(trial.params)}")
+    _output.summary(f"trial {trial.number}", f"{text}; {values_in_words(trial.params)}")
 
 
-def _values(values: dict[str, Any]) -> str:
+def values_in_words(values: dict[str, Any]) -> str:
     """Keys by their last word, where that tells them apart."""
     last = [key.rpartition(".")[2] for key in values]
     names = [one if last.count(one) == 1 else key for one, key in zip(last, values, strict=True)]
@@ -204,8 +204,9 @@ def _show(study: Any, as_json: bool) -> None:
 
 def _cells(point: Any) -> list[str]:
     error = "–" if point.valid_nrmse is None else f"{point.valid_nrmse:.4g}"
+    flops = "–" if point.train_flops is None else f"{point.train_flops / 1e12:.3g}"
+    parameters = "–" if point.num_parameters is None else f"{point.num_parameters:,}"
     return [
-        str(point.number), error, f"{point.train_seconds:.3g}",
-        f"{point.train_flops / 1e12:.3g}", f"{point.num_parameters:,}",
-        _values(point.values),
+        str(point.number), error, f"{point.train_seconds:.3g}", flops, parameters,
+        values_in_words(point.values),
     ]  # fmt: skip

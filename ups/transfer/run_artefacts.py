@@ -24,6 +24,7 @@ from ups import files, runs
 from ups.config.stages import STAGES
 from ups.errors import CheckpointError, translated_os_errors
 from ups.runs.folders import FOUNDATION
+from ups.runs.speed import speeds_of
 from ups.runs.summary import summarise
 from ups.transfer.links import link_or_copy
 from ups.transfer.packing import LocalPiece
@@ -33,6 +34,8 @@ from ups.transfer.scratch import scratch_folder
 
 SHA256 = "sha256"
 """The label with the hash of every file."""
+SPEEDS = "speeds"
+"""The label with how fast each stage went: `ups.runs.speed.Speed`."""
 
 _SUFFIXES = frozenset({".yaml", ".json", ".jsonl", ".html"})
 _ATTEMPTS = 5
@@ -138,6 +141,7 @@ def source_of(
         key: told[key] for key in ("state", "datasets", "stages", "began", "score", "score_of")
     }
     labels |= {"uses": dict(uses or {}), SHA256: hashes(folder, names)}
+    labels[SPEEDS] = [speed.to_dict() for speed in speeds_of(folder)]
     pieces = [
         LocalPiece(folder / name, name, (folder / name).stat().st_size, split=_group(name))
         for name in names

@@ -23,7 +23,7 @@ from ups.transfer.manifest import INCOMING, RECORD, Manifest, stamp_of
 from ups.transfer.pull import pull
 from ups.transfer.push import Progress
 from ups.transfer.remotes import Remote
-from ups.transfer.run_artefacts import SHA256, files_of, hashes, is_run_name
+from ups.transfer.run_artefacts import SHA256, SPEEDS, files_of, hashes, is_run_name
 
 State = Literal["new", "present", "updated", "replaced"]
 _REPLACED = ".replaced"
@@ -50,7 +50,7 @@ class RemoteRun:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        told = {key: value for key, value in self.labels.items() if key != SHA256}
+        told = {key: value for key, value in self.labels.items() if key not in (SHA256, SPEEDS)}
         return {"id": self.id, "snapshots": list(self.snapshots), "size_bytes": self.size,
                 "problem": self.problem, **told}  # fmt: skip
 
