@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    with scratch_home() as home, rclone_s3(home / "server", forget="1h") as server:
+    with scratch_home() as home, rclone_s3(home / "server") as server:
         os.environ |= {
             "B2_KEY_ID": server.key, "B2_APP_KEY": server.secret, "B2_BUCKET": server.bucket,
             "B2_S3_ENDPOINT": server.endpoint, "B2_S3_REGION": server.region,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -32,6 +33,11 @@ class S3Server:
     bucket: str
     process: subprocess.Popen[bytes]
     region: str = "us-east-1"
+
+    def look_again(self) -> None:
+        """Let `rclone serve s3` see files that were changed without it."""
+        self.process.send_signal(signal.SIGHUP)
+        time.sleep(0.1)
 
     def environment(self, monkeypatch: pytest.MonkeyPatch, family: str = "b2") -> None:
         """Set B2_* (then the remote `b2` exists by itself) or AWS_*."""
@@ -60,19 +66,18 @@ def free_port() -> int:
 
 
 @contextmanager
-def rclone_s3(folder: Path, bucket: str = "bucket", forget: str = "0s") -> Iterator[S3Server]:
+def rclone_s3(folder: Path, bucket: str = "bucket") -> Iterator[S3Server]:
     """`rclone serve s3` over a local folder: objects are plain files in folder/bucket.
 
-    Args:
-        forget: When the server looks at the folder again for changes that were not made through
-            it. With 0s it deadlocks once in some hundred requests (rclone 1.75, its timers lock
-            folders in two orders); '1h' is for tests of many requests that change no file.
+    It remembers what is there for an hour: where it may forget at once it deadlocks in some hundred
+    requests (rclone 1.75, its timers lock folders in two orders). After changing a file behind its
+    back call `look_again`.
     """
     binary, port = rclone_binary(), free_port()
     key, secret = "TESTKEYID0123456789", "test/secret+key0123456789abcdefghij"
     (folder / bucket).mkdir(parents=True, exist_ok=True)
     command = [binary, "serve", "s3", "--config=", f"--addr=127.0.0.1:{port}",
-               "--auth-key", f"{key},{secret}", f"--dir-cache-time={forget}", "--",
+               "--auth-key", f"{key},{secret}", "--dir-cache-time=1h", "--",
                str(folder)]  # fmt: skip
     with _started(command, port, folder.parent) as process:
         yield S3Server(f"http://127.0.0.1:{port}", key, secret, bucket, process)

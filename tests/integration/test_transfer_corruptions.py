@@ -190,4 +190,5 @@ def test_damage_behind_a_real_server_is_seen_too(whole, tmp_path, monkeypatch):
         for damage in (flip_object, swap_objects, zero_object):
             bucket = tmp_path / "s3" / server.bucket
             shutil.rmtree(bucket)
+            server.look_again()
             check(damage, 0, whole, bucket, tmp_path / damage.__name__, find_remote("b2"))

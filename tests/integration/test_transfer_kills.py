@@ -103,7 +103,7 @@ def server_of(kind: str, folder: Path, monkeypatch) -> Iterator[str]:
         rclone_binary()
         yield str(folder / "remote")
         return
-    with rclone_s3(folder / "s3", forget="1h") if kind == "rclone" else moto_s3() as server:
+    with rclone_s3(folder / "s3") if kind == "rclone" else moto_s3() as server:
         server.environment(monkeypatch)
         yield "b2"
         listed = client(server).list_multipart_uploads(Bucket=server.bucket)

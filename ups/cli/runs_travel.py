@@ -8,6 +8,7 @@ import typer
 
 from ups import paths
 from ups.cli import _output
+from ups.cli._options import RunArgument
 from ups.cli.data_download import ByteBars
 from ups.errors import RemoteError
 
@@ -18,7 +19,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would move; mo
 
 
 def push(
-    run: Annotated[str, typer.Argument(help="Folder, name/id, or name of a run (its newest).")],
+    run: RunArgument = None,
     to: Annotated[
         str | None, typer.Option("--to", metavar="REMOTE", show_default="the default remote")
     ] = None,
