@@ -114,7 +114,7 @@ def _print_costs(outcome: Any, units: dict[str, str]) -> None:
         for cost in outcome.costs
     ]  # fmt: skip
     heads = [f">max {name}" + f" ({units[name]})" * (units[name] != "1") for name in fields]
-    title = "Error of decoded fields by number type of the tokens (* this cache)"
+    title = "decoded error by type (* this one)"
     _output.print_table(title, ["tokens", ">size", ">nRMSE", *heads], rows)
 
 
