@@ -80,7 +80,7 @@ def add(
     bucket: Annotated[str | None, typer.Option(help="Of b2, s3 and gcs.")] = None,
     prefix: Annotated[str | None, typer.Option(help="Folder in the bucket.")] = None,
     endpoint: Annotated[
-        str | None, typer.Option(help="URL of an S3 server.", show_default="AWS, or $B2_S3_ENDPOINT")
+        str | None, typer.Option(help="Of an S3 server.", show_default="AWS; b2: $B2_S3_ENDPOINT")
     ] = None,
     region: Annotated[str | None, typer.Option(help="Of b2 and s3.")] = None,
     path: Annotated[
@@ -99,7 +99,7 @@ def add(
         str | None, typer.Option(help="Private key for sftp.", show_default="the SSH agent")
     ] = None,
     known_hosts: Annotated[
-        str | None, typer.Option(help="Servers that sftp trusts.", show_default="~/.ssh/known_hosts")
+        str | None, typer.Option(help="What sftp trusts.", show_default="~/.ssh/known_hosts")
     ] = None,
     key_id_env: Annotated[
         str | None,
