@@ -1,4 +1,4 @@
-"""A real Slurm on loopback: munge, slurmctld and two slurmd on this host, from Debian's packages."""
+"""A real Slurm on loopback: munge, slurmctld, two slurmd on this host, of Debian's packages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket={folder}/munge.sock,cred_expire=2
+AuthInfo=socket={folder}/munge.sock,cred_expire=5
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -86,11 +86,8 @@ def slurm_cluster(remembers_s: int = 5) -> Iterator[Cluster]:
         patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
         _configure(folder, remembers_s)
         munge = _daemon(
-            ["munged", "--foreground", "--force", *(f"--{name}={folder}/munge.{end}" for name, end in
-             (("key-file", "key"), ("socket", "sock"), ("pid-file", "pid"), ("log-file", "log"),
-              ("seed-file", "seed")))],
-            folder, "munged.out",
-        )  # fmt: skip
+            ["munged", "--foreground", "--force", *_munge(folder)], folder, "munged.out"
+        )
         stack.callback(_end, munge)
         _until((folder / "munge.sock").exists, "munged")
         cluster = Cluster(
@@ -106,6 +103,12 @@ def slurm_cluster(remembers_s: int = 5) -> Iterator[Cluster]:
         yield cluster
 
 
+def _munge(folder: Path) -> list[str]:
+    files = {"key-file": "key", "socket": "sock", "pid-file": "pid", "log-file": "log",
+             "seed-file": "seed"}  # fmt: skip
+    return [f"--{option}={folder}/munge.{end}" for option, end in files.items()]
+
+
 def _configure(folder: Path, remembers_s: int) -> None:
     folder.chmod(0o755)
     for name in ("state", "shared"):
@@ -117,16 +120,11 @@ def _configure(folder: Path, remembers_s: int) -> None:
     (folder / "gres.conf").write_text(
         f"NodeName=n[1-2] Name=gpu Type=a100_80gb File={folder}/gpu[0-1]\n"
     )
-    (folder / "slurm.conf").write_text(
-        _CONFIGURATION.format(
-            folder=folder,
-            user=getpass.getuser(),
-            controller=free_port(),
-            node1=free_port(),
-            node2=free_port(),
-            remembers_s=remembers_s,
-        )  # fmt: skip
-    )
+    text = _CONFIGURATION.format(
+        folder=folder, user=getpass.getuser(), controller=free_port(), node1=free_port(),
+        node2=free_port(), remembers_s=remembers_s,
+    )  # fmt: skip
+    (folder / "slurm.conf").write_text(text)
 
 
 def _program(name: str) -> str | None:
@@ -147,7 +145,7 @@ def _until_idle(folder: Path) -> None:
         said = subprocess.run(
             ["sinfo", "-h", "-p", "main", "-o", "%T"], capture_output=True, text=True
         )
-        return said.returncode == 0 and said.stdout.split() in (["idle"], ["mixed"])
+        return said.returncode == 0 and set(said.stdout.split()) <= {"idle", "mixed", "allocated"}
 
     _until(is_idle, f"Slurm; see {folder}")
 

@@ -194,10 +194,10 @@ class SlurmDriver:
             return
         where = [str(handle["folder"]), str(handle["number"])]
         self._login.run(_STOP, where)
-        if self.wait(handle, timeout_s=script.GRACE_S + 20).has_ended:
+        if self.wait(handle, timeout_s=script.GRACE_S + 20.0).has_ended:
             return
         self._login.run('scancel "$1"', where[1:])
-        if not self.wait(handle, timeout_s=script.GRACE_S).has_ended:
+        if not self.wait(handle, timeout_s=float(script.GRACE_S)).has_ended:
             raise RemoteError(
                 f"Slurm's job {where[1]} does not end", hint=f"scontrol show job {where[1]}"
             )

@@ -31,6 +31,7 @@ OPTIONS = (
 )  # fmt: skip
 FOLDER = "~/.ups/jobs"
 LOG = "log.txt"
+INDEX = "@INDEX@"
 GRACE_S = 120
 _WARNING_S = 150
 _MARGIN_S = 300
@@ -183,34 +184,44 @@ def render_nodes(spec: JobSpec) -> str:
 def render_array(
     name: str,
     command: Sequence[str],
-    count: int,
+    count: int | None,
     *,
     log: str,
     asked: Mapping[str, str],
     at_once: int | None = None,
     after: str | None = None,
+    done: str | None = None,
 ) -> str:
-    """A script for `count` like jobs; the word `@INDEX@` in the command is each one's number.
+    """A script for `count` like jobs; `INDEX` in its words is each one's number.
 
     Args:
+        count: None for a single job without a number.
         log: File of their output; `%a` in it is the number.
         asked: Of sbatch: partition, cpus-per-task, mem, time, ...
         at_once: How many may run together.
         after: Number of a job that must end well first. The job is removed if it does not.
+        done: File that is made when the command has ended well.
     Raises:
         UsageError: A value with odd characters.
     """
     lines = [f"--job-name={name}", "--comment=ups-array", "--requeue", "--open-mode=append",
              f"--output={log}", *(f"--{key}={value}" for key, value in asked.items())]  # fmt: skip
-    if count > 1:
+    if count is not None:
         lines.append(f"--array=1-{count}" + (f"%{at_once}" if at_once else ""))
     if after:
         lines += [f"--dependency=afterok:{after}", "--kill-on-invalid-dep=yes"]
     for line in lines:
         _check("sbatch", line)
-    text = shlex.join(command).replace("@INDEX@", '"$SLURM_ARRAY_TASK_ID"')
+    text = " ".join(
+        "$SLURM_ARRAY_TASK_ID".join(shlex.quote(part) if part else "" for part in word.split(INDEX))
+        if INDEX in word
+        else shlex.quote(word)
+        for word in command
+    )
+    if done:
+        text += f" && touch {shlex.quote(done)}"
     asked_for = "\n".join(f"#SBATCH {line}" for line in lines)
-    return f"#!/bin/bash\n{asked_for}\n# Written by ups.\nunset SLURM_EXPORT_ENV\nexec {text}\n"
+    return f"#!/bin/bash\n{asked_for}\n# Written by ups.\nunset SLURM_EXPORT_ENV\n{text}\n"
 
 
 def split(values: Mapping[str, str]) -> tuple[str, str]:
