@@ -47,7 +47,6 @@ def choose(wanted: str, options: Mapping[str, str]) -> Engine:
         UsageError: None can be used, or several can.
     """
     settings = load_settings()
-    known = {name: reason for name in ENGINES if (reason := _usable(name, options, settings))}
     if wanted != AUTO:
         name = next((one for one in ENGINES if one == wanted), None)
         if name is None:
@@ -56,14 +55,16 @@ def choose(wanted: str, options: Mapping[str, str]) -> Engine:
     if settings.engine is not None:
         why = "named in remote.yaml"
         return Engine(settings.engine, _merged(settings.engine, options, settings), why)
-    if len(known) == 1:
-        name, why = next(iter(known.items()))
-        return Engine(name, _merged(name, options, settings), why)
-    if known:
-        listed = "; ".join(f"{name} ({why})" for name, why in known.items())
-        raise UsageError(
-            f"several engines can be used: {listed}", hint=f"--engine {' or --engine '.join(known)}"
-        )
+    for look in (lambda name: _asked_for(name, options), lambda name: _set_up(name, settings),
+                 _found):  # fmt: skip
+        known = {name: why for name in ENGINES if (why := look(name))}
+        if len(known) == 1:
+            name, why = next(iter(known.items()))
+            return Engine(name, _merged(name, options, settings), why)
+        if known:
+            listed = "; ".join(f"{name} ({why})" for name, why in known.items())
+            hint = f"--engine {' or --engine '.join(known)}; or `engine:` in remote.yaml"
+            raise UsageError(f"several engines can be used: {listed}", hint=hint)
     raise UsageError(
         "no engine is set up on this machine",
         hint="ups remote setup for clouds; --option host=NAME for ssh; sbatch for Slurm",
@@ -76,7 +77,7 @@ def usable() -> list[Engine]:
     return [
         Engine(name, _merged(name, {}, settings), why)
         for name in ENGINES
-        if (why := _usable(name, {}, settings))
+        if (why := _set_up(name, settings) or _found(name))
     ]
 
 
@@ -84,20 +85,32 @@ def _merged(name: EngineName, options: Mapping[str, str], settings: Settings) ->
     return {**settings.options.get(name, {}), **options}
 
 
-def _usable(name: EngineName, options: Mapping[str, str], settings: Settings) -> str:
-    """Why an engine can be used; empty where it cannot."""
+def _asked_for(name: EngineName, options: Mapping[str, str]) -> str:
+    """Why options mean an engine; empty where they do not."""
+    if "partition" in options:
+        return "a partition is given" if name == "slurm" else ""
+    return "a host is given" if name == "ssh" and "host" in options else ""
+
+
+def _set_up(name: EngineName, settings: Settings) -> str:
+    """Where the user has set an engine up; empty where nowhere."""
     if name in settings.options:
         return "set up in remote.yaml"
-    if name == "dstack":
-        if os.environ.get("UPS_DSTACK_URL"):
-            return "UPS_DSTACK_URL is set"
-        is_here = find_spec("dstack") is not None and _dstack_folder().is_dir()
-        return "its server is set up here" if is_here else ""
-    if name == "slurm":
-        if "partition" in options:
-            return "a partition is given"
-        return "sbatch is here" if shutil.which("sbatch") else ""
-    return "a host is given" if "host" in options and "partition" not in options else ""
+    if name != "dstack":
+        return ""
+    if os.environ.get("UPS_DSTACK_URL"):
+        return "UPS_DSTACK_URL is set"
+    is_here = find_spec("dstack") is not None and _dstack_folder().is_dir()
+    return "its server is set up here" if is_here else ""
+
+
+def _found(name: EngineName) -> str:
+    """Whether this machine has an engine that needs no setting up, in words."""
+    return "sbatch is here" if name == "slurm" and _has_sbatch() else ""
+
+
+def _has_sbatch() -> bool:
+    return shutil.which("sbatch") is not None
 
 
 def _dstack_folder() -> Path:

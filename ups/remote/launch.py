@@ -59,14 +59,14 @@ def start(
     driver: Driver,
     plan: Mapping[str, Any],
     *,
-    build: Build = build_bundle,
+    build: Build | None = None,
     say: Say = lambda line: None,
 ) -> Job:
     """Record a job, then create it at its engine.
 
     Args:
         plan: What was planned, for the record: `Outlook.to_dict`.
-        build: Fills a folder with what the job takes along.
+        build: Fills a folder with what the job takes along; None makes the usual bundle.
         say: Called with what the user should know.
     Raises:
         UsageError: A secret has no value here.
@@ -77,7 +77,7 @@ def start(
     records.begin(spec, plan)
     with records.creating(spec.id), scratch_folder("job") as folder:
         try:
-            built = build(spec, folder)
+            built = (build or build_bundle)(spec, folder)
         except UpsError as error:
             records.note(spec.id, records.REFUSED, reason=str(error))
             raise
