@@ -42,6 +42,7 @@ def does(tmp_path, monkeypatch):
         for name, value in stand_in(tmp_path, **({"train": TRAINS} | commands)).items():
             monkeypatch.setenv(name, value)
         path = job(tmp_path / "job", **(changes or {}))
+        monkeypatch.chdir(path.parent)
         code = agent.main([str(path)])
         told = status(path)
         assert told["state"] == "ended"
