@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import platform
 import sys
+import sysconfig
 import textwrap
+import venv
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +86,21 @@ def is_alive(pid: int) -> bool:
     except OSError:
         return False
     return stat.rpartition(")")[2].split()[0] != "Z" and os.path.exists(f"/proc/{pid}")
+
+
+def prepared_environment(folder: Path, lock: str) -> dict[str, str]:
+    """An environment that run.sh takes for the one of this lock file: the tests' own packages.
+
+    Returns:
+        What names it, and the Python that it is of.
+    """
+    version = f"{platform.python_version()} {platform.machine()}\n"
+    name = hashlib.sha256((lock + version).encode()).hexdigest()[:16]
+    environment = folder / name
+    venv.create(environment, symlinks=True)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    (packages / "tests.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    if (rclone := Path(sys.executable).parent / "rclone").exists():
+        (environment / "bin" / "rclone").symlink_to(rclone)
+    (environment / "ready").touch()
+    return {"UPS_ENVIRONMENTS": str(folder), "UPS_PYTHON": sys.executable}
