@@ -10,7 +10,8 @@ import typer
 from ups import paths
 from ups.cli import _output
 from ups.cli._options import Dataset
-from ups.errors import DataError, UsageError
+from ups.cli._remote_options import parsed
+from ups.errors import DataError
 
 _POLL_S = 5.0
 
@@ -46,7 +47,7 @@ def convert(
     from ups.remote.drivers import slurm_convert as conversions
 
     wanted = conversions.Conversion(
-        dataset, tuple(arguments or ()), shards, workers, hours, memory, parallel, _pairs(option)
+        dataset, tuple(arguments or ()), shards, workers, hours, memory, parallel, parsed(option)
     )
     if dry_run:
         for script in conversions.render_conversion(wanted, conversions.new_logs(dataset)):
@@ -69,13 +70,3 @@ def convert(
             hint="mend it and run the same command again; what is done is kept",
         )
     _output.summary("merged", f"{dataset}: ups data show {dataset}")
-
-
-def _pairs(options: list[str] | None) -> dict[str, str]:
-    found = {}
-    for text in options or []:
-        key, sign, value = text.partition("=")
-        if not sign or not key or not value:
-            raise UsageError(f"--option {text}: expected KEY=VALUE, for example partition=cpu")
-        found[key] = value
-    return found

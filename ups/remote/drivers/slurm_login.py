@@ -16,15 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ups.errors import DataError, RemoteError, translated_os_errors
+from ups.remote.drivers.ssh_host import LOST, Host
+from ups.remote.drivers.ssh_host import OPTIONS as CONNECTION
 
-CONNECTION_OPTIONS = ("host", "identity", "port", "user")
 _LIMIT_S = 90.0
-_LOST = 255
-_SSH = (
-    "ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10",
-    "-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3",
-    "-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", "ControlPath=~/.ssh/ups-%C",
-)  # fmt: skip
+_NOT_FOUND = 127
 
 
 @dataclass(frozen=True)
@@ -51,23 +47,21 @@ class Login:
     """A machine that has Slurm's commands.
 
     Attributes:
-        command: What goes before the words of a command: nothing here, ssh elsewhere.
+        host: None for this machine.
     """
 
-    where: str = "this machine"
-    command: tuple[str, ...] = ()
+    host: Host | None = None
 
     @classmethod
     def of(cls, options: Mapping[str, str]) -> Login:
-        """By the options `host`, `user`, `port` and `identity`; without a host this machine."""
-        host = options.get("host")
-        if not host:
+        """By the options of an ssh host among `options`; without a host this machine."""
+        if "host" not in options:
             return cls()
-        command = list(_SSH)
-        for option, flag in (("port", "-p"), ("user", "-l"), ("identity", "-i")):
-            if value := options.get(option):
-                command += [flag, str(Path(value).expanduser()) if option == "identity" else value]
-        return cls(host, (*command, "--", host))
+        return cls(Host.of({name: options[name] for name in CONNECTION if name in options}))
+
+    @property
+    def where(self) -> str:
+        return self.host.host if self.host else "this machine"
 
     def run(self, script: str, arguments: Sequence[str] = (), *, given: bytes = b"") -> Answer:
         """Run a bash script there.
@@ -79,7 +73,7 @@ class Login:
             RemoteError: ssh or bash cannot be started, the machine not reached, or no answer.
         """
         words = ["bash", "-c", script, "ups", *arguments]
-        command = [*self.command, shlex.join(words)] if self.command else words
+        command = [*self.host.command, shlex.join(words)] if self.host else words
         try:
             done = subprocess.run(command, input=given, capture_output=True, timeout=_LIMIT_S)
         except FileNotFoundError as error:
@@ -89,12 +83,9 @@ class Login:
                 f"{self.where}: no answer within {_LIMIT_S:.0f} s", hint="sinfo; is Slurm well?"
             ) from error
         answer = Answer(done.returncode, done.stdout, done.stderr.decode(errors="replace"))
-        if self.command and answer.code == _LOST:
-            raise RemoteError(
-                f"{self.where}: {answer.complaint}",
-                hint=f"ssh {self.where} true; it must work without questions",
-            )
-        if answer.code == 127:
+        if self.host and answer.code == LOST:
+            raise self.host.refusal(answer.err)
+        if answer.code == _NOT_FOUND:
             raise RemoteError(
                 f"{self.where}: {answer.complaint}",
                 hint="run this on a login node, or name one: --option host=...",

@@ -18,7 +18,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from ups.errors import UsageError, did_you_mean
-from ups.remote.drivers.slurm_login import CONNECTION_OPTIONS
+from ups.remote.drivers.ssh_host import OPTIONS as CONNECTION
 from ups.remote.spec import EXIT_PREFLIGHT, EXIT_STOPPED, EXIT_TIME_LIMIT, JobSpec
 
 KEY = "UPS_REMOTE_KEY"
@@ -27,7 +27,7 @@ KEPT = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "SLURM_CONF", "USER")
 """Of the login environment, the job gets no more than these; a profile may add to them."""
 OPTIONS = (
     "account", "constraint", "folder", "gres", "mem", "partition", "qos", "reservation", "setup",
-    "time", *CONNECTION_OPTIONS,
+    "time", *CONNECTION,
 )  # fmt: skip
 FOLDER = "~/.ups/jobs"
 LOG = "log.txt"
@@ -250,8 +250,6 @@ def check_options(options: Mapping[str, str]) -> None:
                 raise UsageError("slurm: option setup: one line of shell, please")
         else:
             _check(f"option {option}", value)
-            if option in CONNECTION_OPTIONS and value.startswith("-"):
-                raise UsageError(f"slurm: option {option}: {value!r} is none")
 
 
 def _check(what: str, value: str) -> None:
