@@ -110,7 +110,7 @@ class Host:
             raise LostError(f"{self.host}: no answer within {_LIMIT_S:.0f} s") from error
         complaint = done.stderr.decode(errors="replace")
         if done.returncode == LOST:
-            raise self._refused(complaint)
+            raise self.refusal(complaint)
         if done.returncode:
             raise RemoteError(f"{self.host}: {_last_line(complaint, done.returncode)}")
         return done.stdout.decode(errors="replace")
@@ -154,7 +154,7 @@ class Host:
     def _words(self, script: str, arguments: Sequence[str]) -> list[str]:
         return [*self.command, shlex.join(["bash", "-c", script, "ups", *arguments])]
 
-    def _refused(self, complaint: str) -> RemoteError:
+    def refusal(self, complaint: str) -> RemoteError:
         """What ssh's message means, and what helps."""
         port = f"-p {self.port} " if self.port else ""
         if "IDENTIFICATION HAS CHANGED" in complaint:
