@@ -123,6 +123,21 @@ def test_the_time_limit_holds_without_the_client(driver, launch):
     assert abs(int(line) - time.time()) < 60
 
 
+def test_a_job_that_is_killed_takes_its_children_along_and_says_so(driver, launch, server):
+    handle = launch("sleep 60 & kill -KILL $$")
+    status = driver.wait(handle, timeout_s=30)
+    assert (status.state, status.exit_code) == ("done", 137)
+    assert status.reason == "killed by signal 9: did the machine run out of memory?"
+    pid = int((server.job(handle["job"]) / "pid").read_text().split()[0])
+    assert members(pid) == []
+
+
+def test_what_fails_before_the_agent_is_told_in_its_words(driver, launch):
+    handle = launch("echo 'error: there is no Python 3.11 or newer' >&2; exit 14")
+    status = driver.wait(handle, timeout_s=30)
+    assert (status.exit_code, status.reason) == (14, "there is no Python 3.11 or newer")
+
+
 def test_a_killed_job_and_a_restarted_machine_are_told_apart(driver, launch, server):
     handle = launch("sleep 60")
     record = server.job(handle["job"]) / "pid"

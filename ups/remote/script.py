@@ -73,6 +73,8 @@ if [ ! -f "$environment/ready" ]; then
 fi
 code="$environment/ups-$(short_hash <"$wheel")"
 if [ ! -d "$code" ]; then unpack; fi
+touch "$code"
+find "$environment" -maxdepth 1 -name 'ups-*' -mtime +60 -exec rm -rf {} + || true
 
 export PATH="$environment/bin:$PATH" PYTHONPATH="$code" PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
 exec "$environment/bin/python" -m ups.remote.agent job.json

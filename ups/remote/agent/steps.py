@@ -99,6 +99,7 @@ class Steps:
     def __init__(self, folder: Path, limits: Limits, reporter: Reporter) -> None:
         self._beat = folder / "heartbeat.json"
         self._limits, self._reporter = limits, reporter
+        self._num_lines = 0
 
     def ups(
         self,
@@ -143,6 +144,7 @@ class Steps:
         with process.stdout as stream:
             for line in stream:
                 lines.append(line.rstrip("\n"))
+                self._num_lines += 1
                 if not captured:
                     self._reporter.line(lines[-1])
 
@@ -158,7 +160,7 @@ class Steps:
         seen: Any = None
         while process.poll() is None:
             told, now = self._told(), time.monotonic()
-            sign = (told, len(lines), lines[-1] if lines else "")
+            sign = (told, self._num_lines)
             if sign != seen:
                 seen, moved = sign, now
                 self._reporter.progress(told)

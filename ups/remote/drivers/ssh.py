@@ -27,6 +27,8 @@ _GRACE_S = 120.0
 _PATIENCE_S = 15 * 60.0
 """How long a host may be out of reach while something is waited for."""
 _GB = 1e9
+_SIGNALS = 128
+"""A shell adds it to the number of the signal that ended a process."""
 _CHUNK = 65536
 
 
@@ -198,9 +200,18 @@ def _status(told: Mapping[str, str]) -> Status:
     code = int(told["code"]) if told.get("code", "").strip() else None
     state, reason = _state(told, code, agent)
     return Status(
-        state, code, reason or str(agent.get("reason", "")), told.get("machine", ""), 0.0,
+        state, code, reason or _reason(told, code, agent), told.get("machine", ""), 0.0,
         max(float(told.get("ended", now)) - began, 0.0),
     )  # fmt: skip
+
+
+def _reason(told: Mapping[str, str], code: int | None, agent: Mapping[str, object]) -> str:
+    """One line on an end that was no success: the agent's, else what came before it or ended it."""
+    if agent.get("state") == "ended" or not code:
+        return str(agent.get("reason", ""))
+    if code > _SIGNALS:
+        return f"killed by signal {code - _SIGNALS}: did the machine run out of memory?"
+    return told.get("error", "")
 
 
 def _state(

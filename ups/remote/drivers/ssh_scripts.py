@@ -109,6 +109,7 @@ if is_alive .; then echo "alive yes"; fi
 if [ -f exit-code ]; then
     echo "code $(cat exit-code)"
     echo "ended $(stat -c %Y exit-code)"
+    echo "error $(grep '^error: ' log | tail -n 1 | cut -c8-)"
 fi
 if read -r _ _ booted 2>/dev/null <pid && [ "$booted" != "$(boot)" ]; then echo "restarted yes"; fi
 if [ -f bundle/status.json ]; then echo "agent $(tr -d '\n' <bundle/status.json)"; fi
