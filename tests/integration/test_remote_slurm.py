@@ -280,12 +280,13 @@ input()
 def test_a_controller_that_is_killed_and_comes_back(
     driver: SlurmDriver, cluster: Cluster, tmp_path: Path
 ) -> None:
-    handle = driver.launch(job("outlives"), bundle(tmp_path, "sleep 8; exit 7"), {})
+    handle = driver.launch(job("outlives"), bundle(tmp_path, "sleep 12; exit 7"), {})
     until(driver, handle, "running")
-    time.sleep(3)  # it saves its state every few seconds
+    saved, began = cluster.folder / "state" / "job_state", time.time()
+    until_true(lambda: saved.stat().st_mtime > began)
     cluster.restart_controller()
     status = driver.wait(handle, timeout_s=SLOW_S)
-    assert (status.state, status.exit_code) == ("done", 7)
+    assert (status.state, status.exit_code) == ("done", 7), status
 
 
 def test_processes_on_two_nodes_find_their_places_and_are_asked_to_end(
