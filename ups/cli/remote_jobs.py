@@ -209,15 +209,18 @@ def _print_cost(name: str | None, as_json: bool) -> None:
 
 
 def _cheapest(gpu: str, engine: EngineChoice, options: list[str] | None) -> float | None:
-    """Price of the cheapest machine; None where no engine can be asked."""
+    """Price of the cheapest machine; None where no engine is named and none can be asked."""
     from ups.remote import engines
     from ups.remote.prepare import any_job
 
     try:
         chosen = engines.choose(engine.value, shared.parsed(options))
-    except UsageError:
+        offers = chosen.driver().offers(any_job(chosen, gpu))
+    except UpsError as error:
+        if engine is not EngineChoice.auto:
+            raise
+        typer.echo(f"warning: no price: {error}", err=True)
         return None
-    offers = chosen.driver().offers(any_job(chosen, gpu))
     return min((offer.price for offer in offers), default=None)
 
 

@@ -64,7 +64,7 @@ def launch_sweep(request: Request, about: About, *, dry_run: bool, yes: bool) ->
 
     name = f"{Path(config).stem}-{about.space.stem}"
     sweep = Sweep(name=name, config=config, overrides=about.overrides, space=space,
-                  storage=default_storage())  # fmt: skip
+                  storage=default_storage(), heartbeat_s=None)  # fmt: skip
     try:
         found = sweeps.run_sweep(sweep, trials, about.parallel, start, told=_tell)
     except KeyboardInterrupt:

@@ -56,6 +56,7 @@ class Sweep:
         storage: Optuna's URL; the same one makes several machines work on one study.
         budget: Of each trial; None takes the steps of the config.
         device: Instead of the config's.
+        heartbeat_s: Between signs of life of a trial; None where trials run elsewhere.
     """
 
     name: str
@@ -65,7 +66,7 @@ class Sweep:
     storage: str
     budget: Budget | None = None
     device: str | None = None
-    heartbeat_s: int = HEARTBEAT_S
+    heartbeat_s: int | None = HEARTBEAT_S
     grace_s: int = GRACE_S
 
 
@@ -134,7 +135,7 @@ def load_study(name: str, storage: str) -> optuna.Study:
         return optuna.load_study(study_name=name, storage=opened)
 
 
-def _storage(url: str, heartbeat_s: int, grace_s: int) -> RDBStorage:
+def _storage(url: str, heartbeat_s: int | None, grace_s: int) -> RDBStorage:
     waits = {"connect_args": {"timeout": _LOCK_WAIT_S}} if url.startswith("sqlite") else {}
     try:
         return RDBStorage(

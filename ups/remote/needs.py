@@ -53,7 +53,8 @@ def _of_task(task: TaskConfig, kind: str, listed: list[Listing], remote: Remote)
     ]  # fmt: skip
     if not fitting:
         name = task.dataset if task.version == "latest" else f"{task.dataset}/{task.version}"
-        problem = f"not on {remote.describe()}: ups {kind} push {task.dataset} --to {remote.name}"
+        to = remote.root if remote.kind in ("local", "rclone") else remote.name
+        problem = f"{name} is not on {remote.describe()}: ups {kind} push {task.dataset} --to {to}"
         return Transfer(what, name, None, problem)
     newest = max(fitting, key=lambda one: one.created)
     return Transfer(what, "/".join(newest.name.split("/")[:2]), newest.size)

@@ -105,13 +105,13 @@ def check_offer(outlook: Outlook) -> None:
     if outlook.offer is not None:
         return
     spec, cheapest = outlook.spec, outlook.plan.cheapest
-    if cheapest is None:
-        reason = next(iter(outlook.plan.warnings), "nothing fits")
-        raise RemoteError(f"{spec.engine}: no machine with {spec.gpu}: {reason}",
-                          hint=f"ups remote offers --gpu '{spec.gpu}'")  # fmt: skip
-    limit = "" if spec.max_price is None else f" under ${spec.max_price:g}/h"
+    limit = spec.max_price
+    if cheapest is None or limit is None or cheapest.price <= limit:
+        reason = next(iter(outlook.plan.warnings), f"no machine with {spec.gpu}")
+        hint = f"ups remote offers --gpu '{spec.gpu}'"
+        raise RemoteError(f"{spec.engine}: {reason}", hint=hint)
     raise RemoteError(
-        f"{spec.engine}: no machine with {spec.gpu}{limit}; the cheapest is "
+        f"{spec.engine}: no machine with {spec.gpu} under ${limit:g}/h; the cheapest is "
         f"${cheapest.price:.2f}/h ({cheapest.gpu or 'no GPU'}, {cheapest.backend} "
         f"{cheapest.region})",
         hint=f"--max-price {1.05 * cheapest.price:.2f}",

@@ -92,7 +92,6 @@ def run_sweep(
     start: Start,
     *,
     told: Callable[[Trial], object] = lambda trial: None,
-    poll_s: float = _POLL_S,
 ) -> list[Trial]:
     """Run trials as remote jobs until so many have been added.
 
@@ -134,7 +133,7 @@ def run_sweep(
                     done.append(ended)
             active = running
             if active:
-                time.sleep(poll_s)
+                time.sleep(_POLL_S)
     return sorted(done, key=lambda trial: trial.number)
 
 
@@ -158,10 +157,9 @@ def _begin(sweep: Sweep, study: Any, start: Start) -> Trial | None:
     """Draw a point and launch it; None where the grid is exhausted."""
     from ups.pipeline.sweep import values_at
 
-    is_exhausted = getattr(study.sampler, "is_exhausted", None)
-    if is_exhausted is not None and is_exhausted(study):
+    drawn = _ask(sweep.space, study)
+    if drawn is None:
         return None
-    drawn = study.ask()
     drawn.set_user_attr(_REMOTE_TRIAL, True)
     values = values_at(sweep.space, drawn)
     try:
@@ -176,6 +174,27 @@ def _begin(sweep: Sweep, study: Any, start: Start) -> Trial | None:
         _fail(study, drawn.number, str(error))
         raise
     return Trial(drawn.number, values, job)
+
+
+def _ask(space: Space, study: Any) -> Any:
+    """A new trial of the study: the next point of a grid, or what the sampler draws.
+
+    Optuna's own grid sampler does not go with trials that are asked for and told of.
+    """
+    from optuna.samplers import RandomSampler
+
+    from ups.pipeline.sweep import labels
+
+    if space.sampler.kind != "grid":
+        return study.ask()
+    study.sampler = RandomSampler()
+    tried = [trial.params for trial in study.get_trials(deepcopy=False)]
+    for values in product(*(labels(one) for one in space.parameters.values())):
+        point = dict(zip(space.parameters, values, strict=True))
+        if point not in tried:
+            study.enqueue_trial(point)
+            return study.ask()
+    return None
 
 
 def _resumed(name: str, study: Any) -> list[Trial]:

@@ -31,4 +31,4 @@ def driver_of(engine: EngineName, options: Mapping[str, str]) -> Driver:
         case "ssh":
             from ups.remote.drivers.ssh import SshDriver
 
-            return SshDriver(options)
+            return SshDriver([options] if "host" in options else [])
