@@ -42,7 +42,7 @@ ReturnToService=2
 MinJobAge={remembers_s}
 KillWait=5
 SlurmdParameters=config_overrides
-SchedulerParameters=batch_sched_delay=0,sched_interval=2
+SchedulerParameters=batch_sched_delay=0,sched_interval=1
 GresTypes=gpu
 MailProg=/bin/true
 JobRequeue=0

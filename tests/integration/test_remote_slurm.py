@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -74,6 +75,31 @@ def is_forgotten(handle: Handle) -> bool:
     return subprocess.run(asked, capture_output=True).returncode != 0
 
 
+def started(
+    cluster: Cluster, folder: Path, spec: JobSpec, call: str = "launch(spec, bundle, secrets)"
+) -> subprocess.Popen[bytes]:
+    """A client that does one thing and then waits; it is about to begin."""
+    client = subprocess.Popen([sys.executable, "-c", f"""
+from pathlib import Path
+from ups.remote.drivers.slurm import SlurmDriver
+from ups.remote.spec import JobSpec
+spec = JobSpec.model_validate_json({spec.model_dump_json()!r})
+driver = SlurmDriver({{"folder": {str(cluster.shared)!r}}})
+bundle, secrets = Path({str(folder / "bundle")!r}), {{"WANDB_API_KEY": "a-planted-one"}}
+print(flush=True)
+driver.{call}
+input()
+"""], stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+    assert client.stdout is not None
+    client.stdout.readline()
+    return client
+
+
+def killed(client: subprocess.Popen[bytes]) -> None:
+    os.kill(client.pid, signal.SIGKILL)
+    client.communicate()
+
+
 def slurm(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
@@ -135,12 +161,23 @@ def test_a_job_ends_with_its_own_code_and_its_log_is_followed(
     status = driver.wait(handle)
     assert (status.state, status.exit_code, status.attempts) == ("done", code, 1)
     assert 1 <= status.running_s < SLOW_S
-    if code:
-        until_true(lambda: is_forgotten(handle))
     assert driver.status(handle) == status
+
+
+@pytest.mark.slow
+def test_what_slurm_has_forgotten_the_folder_of_the_job_knows(
+    driver: SlurmDriver, tmp_path: Path
+) -> None:
+    spec = job("forgotten")
+    handle = driver.launch(spec, bundle(tmp_path, "exit 7\n"), {})
+    status = driver.wait(handle)
+    until_true(lambda: is_forgotten(handle))
+    assert driver.status(handle) == status
+    assert status.exit_code == 7
     assert driver.find(spec.id) == handle
 
 
+@pytest.mark.slow
 def test_launching_twice_is_launching_once(driver: SlurmDriver, tmp_path: Path) -> None:
     spec, made = job("twice"), bundle(tmp_path, "sleep 2")
     first = driver.launch(spec, made, {})
@@ -193,6 +230,7 @@ def test_secrets_of_a_job_that_never_began_go_with_it(
     assert driver.machines() == []
 
 
+@pytest.mark.slow
 def test_a_stopped_job_has_time_for_its_checkpoint(driver: SlurmDriver, tmp_path: Path) -> None:
     """More than the cluster's KillWait of five seconds."""
     script = "trap 'sleep 7; echo saved; exit 8' TERM\necho on\nwhile :; do sleep 0.1; done\n"
@@ -224,6 +262,7 @@ while :; do sleep 0.1; done
     assert not (cluster.shared / spec.id / "secrets").exists()
 
 
+@pytest.mark.slow
 def test_the_jobs_own_time_limit_ends_it(driver: SlurmDriver, tmp_path: Path) -> None:
     script = "trap 'echo asked; exit 8' TERM\nwhile :; do sleep 0.1; done\n"
     handle = driver.launch(job("limited", max_hours=3 / 3600), bundle(tmp_path, script), {})
@@ -249,31 +288,48 @@ def test_a_job_that_others_cancel_is_told_apart(driver: SlurmDriver, tmp_path: P
     assert (status.state, status.reason) == ("stopped", "cancelled, and not by ups")
 
 
+@pytest.mark.slow
 def test_a_lost_client_loses_nothing(driver: SlurmDriver, cluster: Cluster, tmp_path: Path) -> None:
     """Killed between sbatch and its record: found again by name."""
     bundle(tmp_path, "sleep 3; exit 7")
     spec = job("found-again")
-    client = subprocess.Popen([sys.executable, "-c", f"""
-from pathlib import Path
-from ups.remote.drivers.slurm import SlurmDriver
-from ups.remote.spec import JobSpec
-spec = JobSpec.model_validate_json({spec.model_dump_json()!r})
-driver = SlurmDriver({{"folder": {str(cluster.shared)!r}}})
-driver.launch(spec, Path({str(tmp_path / "bundle")!r}), {{}})
-input()
-"""], stdin=subprocess.PIPE)  # fmt: skip
-    assert client.stdin is not None
+    client = started(cluster, tmp_path, spec)
     try:
         until_true(lambda: any(machine.job == spec.id for machine in driver.machines()))
     finally:
-        os.kill(client.pid, signal.SIGKILL)
-        client.wait()
-        client.stdin.close()
+        killed(client)
     (cluster.shared / spec.id / "number").unlink(missing_ok=True)
     handle = driver.find(spec.id)
     assert handle is not None
     status = driver.wait(handle, timeout_s=SLOW_S)
     assert (status.state, status.exit_code) == ("done", 7)
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_leave_one_job_or_none(
+    driver: SlurmDriver, cluster: Cluster, tmp_path: Path
+) -> None:
+    choose = random.Random(7)
+    made = bundle(tmp_path, "trap 'exit 8' TERM\nwhile :; do sleep 0.1; done\n")
+    found_again = 0
+    for number in range(10):
+        spec = job(f"killed-{number}", secrets=("WANDB_API_KEY",))
+        client = started(cluster, tmp_path, spec)
+        time.sleep(choose.uniform(0.0, 0.15))
+        killed(client)
+        found = driver.find(spec.id)
+        found_again += found is not None
+        handle = driver.launch(spec, made, {"WANDB_API_KEY": SECRET})
+        assert found in (None, handle)
+        assert [machine.job for machine in driver.machines()] == [spec.id]
+        client = started(cluster, tmp_path, spec, "stop(driver.find(spec.id))")
+        time.sleep(choose.uniform(0.0, 0.5))
+        killed(client)
+        driver.stop(handle)
+        assert driver.status(handle).state == "stopped"
+        assert not (cluster.shared / spec.id / "secrets").exists()
+        until_true(lambda: driver.machines() == [])
+    assert 0 < found_again < 10
 
 
 @pytest.mark.slow
@@ -315,6 +371,7 @@ wait $child; wait $child
     assert driver.status(handle).state == "stopped"
 
 
+@pytest.mark.slow
 def test_a_login_node_over_ssh(cluster: Cluster, tmp_path: Path) -> None:
     with ssh_server(tmp_path / "ssh", environment={"SLURM_CONF": os.environ["SLURM_CONF"]}) as host:
         driver = SlurmDriver(host.options, poll_s=0.2)

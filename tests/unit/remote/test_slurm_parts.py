@@ -89,6 +89,7 @@ def test_the_nodes_that_a_job_gets(request_: GpuRequest, first: str | None) -> N
         ({}, {"JobState": "NODE_FAIL"}, ("failed", None)),
         ({}, {"JobState": "TIMEOUT"}, ("timed_out", None)),
         ({"ending": "time limit"}, {}, ("timed_out", None)),
+        ({"ending": "end of the allocation"}, {}, ("timed_out", None)),
         ({"stop": "", "folder": "here"}, {}, ("stopped", None)),
         ({"folder": "here"}, {}, ("failed", None)),
         ({}, {}, ("unknown", None)),
@@ -141,7 +142,7 @@ def test_conversions_are_an_array_and_a_merge_after_it() -> None:
     shares, merge = render_conversion(wanted, Path("/logs"), "17")
     assert "#SBATCH --array=1-3%2\n" in shares
     assert shares.endswith(
-        'data convert burgers1d --stride-t 2 --workers 2 --shard $SLURM_ARRAY_TASK_ID/3\n'
+        "data convert burgers1d --stride-t 2 --workers 2 --shard $SLURM_ARRAY_TASK_ID/3\n"
     )
     assert "#SBATCH --dependency=afterok:17\n#SBATCH --kill-on-invalid-dep=yes\n" in merge
     assert "--array" not in merge

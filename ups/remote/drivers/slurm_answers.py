@@ -26,6 +26,7 @@ _FAILED = {
     "PREEMPTED": "another job took its place, and the partition does not start it again",
     "REVOKED": "another cluster of the federation has it",
 }
+_LIMITS = ("time limit", "end of the allocation")
 _USABLE = ("idle", "mixed")
 _UP = (*_USABLE, "allocated", "completing", "planned", "reserved")
 _MEMORY = re.compile(r"(\d+)gb?\b")
@@ -179,7 +180,7 @@ def _outcome(
         return "stopped", None, why
     if "stop" in kept and slurm:
         return "stopped", _code(job), ""
-    if slurm in ("TIMEOUT", "DEADLINE") or (not slurm and kept.get("ending") == "time limit"):
+    if slurm in ("TIMEOUT", "DEADLINE") or (not slurm and kept.get("ending") in _LIMITS):
         return "timed_out", None, "ended by Slurm's time limit"
     if slurm in _FAILED:
         return "failed", None, _FAILED[slurm]

@@ -46,6 +46,7 @@ cd @FOLDER@ || exit @PREFLIGHT@
 echo "$SLURM_JOB_ID" >number
 attempt=$(($(cat attempts 2>/dev/null || echo 0) + 1)) used=$(cat used_s 2>/dev/null || echo 0)
 echo "$attempt" >attempts
+left=$((@LIMIT@ - used))
 rm -f ending
 ask= child=
 
@@ -69,7 +70,12 @@ tell() { # signal, reason
     [ -n "$child" ] && kill -"$1" "$child" 2>/dev/null
 }
 trap 'tell USR1 "end of the allocation"' USR1
-trap 'tell TERM "$([ $SECONDS -ge @ALLOCATED@ ] && echo "time limit" || echo terminated)"' TERM
+why_now() {
+    if [ $SECONDS -ge $((left - 5)) ]; then echo "time limit"
+    elif [ $SECONDS -ge @ALLOCATED@ ]; then echo "end of the allocation"
+    else echo terminated; fi
+}
+trap 'tell TERM "$(why_now)"' TERM
 combine() { # two halves, hexadecimal
     local octet all= i
     for ((i = 0; i < ${#1}; i += 2)); do
@@ -80,7 +86,6 @@ combine() { # two halves, hexadecimal
 }
 
 [ -f stop ] && end @STOPPED@
-left=$((@LIMIT@ - used))
 [ "$left" -le 0 ] && end @TIME_LIMIT@
 @SETUP@
 @ENVIRONMENT@
@@ -109,7 +114,7 @@ why=$(cat ending 2>/dev/null)
 [ -f stop ] && end "$code"
 case "$code:$why" in
     *:"time limit") [ "$code" = 0 ] && end 0; end @TIME_LIMIT@ ;;
-    8:"end of the allocation" | 138:*) again "$why" ;;
+    8:"end of the allocation" | 143:"end of the allocation" | 138:*) again "$why" ;;
     8:terminated | 143:terminated) echo $((used + SECONDS)) >used_s; exit 8 ;;
     8:*) [ "$attempt" -le @RETRIES@ ] && again "interrupted" ;;
 esac
