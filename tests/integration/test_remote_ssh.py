@@ -212,6 +212,8 @@ def test_the_host_is_offered_where_it_has_what_is_asked_for(server, driver):
     assert plan.cheapest is not None
     assert "B300:8 is asked for" in plan.warnings[0]
     assert "~/.ups/jobs/j-offer" in plan.rendered
+    named = spec.model_copy(update={"options": server.options | {"home": "/data/ups"}})
+    assert "UPS_HOME: /data/ups" in driver.plan(named).rendered
     assert not server.job("j-offer").exists()
 
 

@@ -12,6 +12,9 @@ from agent_jobs import RUN, calls, is_alive, job, stand_in, status
 from ups import paths
 from ups.remote.agent import __main__ as agent
 from ups.remote.agent import steps
+from ups.remote.agent.work import use_own_remotes
+from ups.remote.spec import JobSpec
+from ups.transfer.remotes import find_remote, remotes_file
 
 TRAINS = """
     (run / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -250,3 +253,16 @@ def test_secrets_are_in_no_line_and_no_file(does, tmp_path, monkeypatch, capsys)
     files = [path for path in (tmp_path / "job").rglob("*") if path.is_file()]
     assert files
     assert all(SECRET not in path.read_text() for path in files)
+
+
+def test_a_remote_that_the_machine_does_not_know_travels_with_the_job(tmp_path, monkeypatch):
+    monkeypatch.setenv("UPS_REMOTES_FILE", "")  # and so put back at the end
+    settings = {"kind": "s3", "bucket": "data", "endpoint": "https://s3.example.org", "region": "x"}
+    path = job(tmp_path / "job", remote="lab", remote_settings=settings)
+    spec = JobSpec.model_validate_json(path.read_text())
+    assert use_own_remotes(spec, path.parent) == spec
+    assert find_remote().describe() == "s3://data at https://s3.example.org"
+    assert remotes_file() == path.parent / "remotes.yaml"
+    settings = {"kind": "wandb", "folder": "team/project"}
+    spec = spec.model_copy(update={"remote": "wandb", "remote_settings": settings})
+    assert use_own_remotes(spec, path.parent).remote == "wandb:team/project"

@@ -64,7 +64,7 @@ def _done(
     if missing := [name for name, value in secrets.items() if not value]:
         return Outcome(EXIT_PREFLIGHT, reason=f"{', '.join(missing)} did not arrive here")
     try:
-        use_own_remotes(spec, folder)
+        spec = use_own_remotes(spec, folder)
         return Job(spec, folder, limits, reporter).do()
     except UpsError as error:
         return Outcome(EXIT_PREFLIGHT, reason=str(error))

@@ -134,18 +134,23 @@ class Job:
         return ["runs", "push", self._run, "--to", str(self.spec.remote)]
 
 
-def use_own_remotes(spec: JobSpec, folder: Path) -> None:
+def use_own_remotes(spec: JobSpec, folder: Path) -> JobSpec:
     """Give this process and its children the job's remote, and leave the machine's list alone.
 
+    Returns:
+        The job, with the remote's name as commands here understand it.
     Raises:
         ConfigError: Its settings do not make a remote.
     """
     if spec.remote is None or not spec.remote_settings:
-        return
+        return spec
     os.environ["UPS_REMOTES_FILE"] = str(folder / _REMOTES)
     remote = remotes.make(spec.remote, **spec.remote_settings)
-    if not remote.is_wandb:
-        remotes.add(remote, default=True, replace_it=True)
+    if remote.is_wandb:
+        name = f"wandb:{remote.folder}" if remote.folder else "wandb"
+        return spec.model_copy(update={"remote": name})
+    remotes.add(remote, default=True, replace_it=True)
+    return spec
 
 
 def _of_preflight(found: Outcome) -> Outcome:

@@ -19,7 +19,7 @@ from ups.errors import RemoteError, UsageError
 from ups.remote import gpus
 from ups.remote.driver import Handle, Machine, Offer, Plan, State, Status
 from ups.remote.drivers import ssh_scripts as scripts
-from ups.remote.drivers.ssh_host import LOST, Host, LostError
+from ups.remote.drivers.ssh_host import FOLDERS, LOST, Host, LostError
 from ups.remote.spec import EXIT_TIME_LIMIT, JobSpec
 
 _POLL_S = 2.0
@@ -72,7 +72,7 @@ class SshDriver:
             "folder": f"~/.ups/jobs/{spec.id}",
             "command": "bash run.sh",
             "time limit": f"{spec.max_hours:g} h" if spec.max_hours else "none",
-            "environment": dict(spec.environment),
+            "environment": _environment(spec),
             "secrets": list(spec.secrets),
         }
         offer = _offer(facts, spec)
@@ -101,7 +101,7 @@ class SshDriver:
             raise RemoteError(f"{host.host}: {lacking[0]}", hint="ask for less, or another host")
         host.send(bundle, scripts.SEND, spec.id, more={"keeper.sh": scripts.KEEPER})
         limit = "" if spec.max_hours is None else str(math.ceil(float(spec.max_hours) * 3600))
-        values = {**spec.environment, **{name: secrets[name] for name in spec.secrets}}
+        values = {**_environment(spec), **{name: secrets[name] for name in spec.secrets}}
         exports = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
         given = "\n".join([*exports, "# complete"]).encode()
         host.run(scripts.START, spec.id, limit, given=given)
@@ -179,6 +179,13 @@ class SshDriver:
     def remove(self, machine: Machine) -> None:
         """Stop its job: the machine is not ours to give back."""
         self.stop(_handle(machine.job, Host.of(machine.details)))
+
+
+def _environment(spec: JobSpec) -> dict[str, str]:
+    """The job's own variables, and those that options of this engine stand for."""
+    named = {variable: spec.options[name] for name, variable in FOLDERS.items()
+             if name in spec.options}  # fmt: skip
+    return {**spec.environment, **named}
 
 
 def _handle(job: str, host: Host) -> Handle:

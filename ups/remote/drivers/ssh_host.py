@@ -20,6 +20,8 @@ from pathlib import Path
 from ups.errors import RemoteError, UsageError, did_you_mean, translated_os_errors
 
 OPTIONS = ("host", "identity", "known_hosts", "port", "user")
+FOLDERS = {"home": "UPS_HOME", "python": "UPS_PYTHON", "environments": "UPS_ENVIRONMENTS"}
+"""Options that are not of the connection -> the variable that the job gets."""
 LOST = 255
 """Exit code of ssh itself: no connection, or no more."""
 _LIMIT_S = 90.0
@@ -58,11 +60,12 @@ class Host:
         Raises:
             UsageError: There is no host, an option is unknown, or a value is none.
         """
+        known = (*OPTIONS, *FOLDERS)
         for name in options:
-            if name not in OPTIONS:
+            if name not in known:
                 raise UsageError(
-                    f"ssh: unknown option '{name}'{did_you_mean(name, OPTIONS)}",
-                    hint=f"options: {', '.join(OPTIONS)}",
+                    f"ssh: unknown option '{name}'{did_you_mean(name, known)}",
+                    hint=f"options: {', '.join(known)}",
                 )
         if not options.get("host"):
             raise UsageError("ssh: which machine?", hint="--option host=NAME, as in `ssh NAME`")
@@ -71,7 +74,7 @@ class Host:
                 raise UsageError(f"ssh: {name}={value!r}: not a name")
         if (port := options.get("port")) and not port.isdecimal():
             raise UsageError(f"ssh: port={port!r}: not a number")
-        return cls(**options)
+        return cls(**{name: value for name, value in options.items() if name in OPTIONS})
 
     def options(self) -> dict[str, str]:
         """What `of` takes."""
