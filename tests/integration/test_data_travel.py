@@ -108,6 +108,8 @@ def test_no_remote_and_no_data_say_what_to_do(home):
     assert "burgers1d: no remote to pull from" in result
     for hint in ("ups remotes add", "ups data download burgers1d", "ups data generate burgers1d"):
         assert hint in flat(result)
+    nowhere = ups("data", "pull", "burgers1d", "--from", "/nosuch", code=6).stderr
+    assert nowhere.startswith("error: /nosuch: there is no such folder\nhint: ")
     assert "did you mean 'burgers1d'" in ups("data", "pull", "burgers1", code=2).output
     refused = ups("data", "pull", "burgers1d", "--splits", "trian", code=2).output
     assert "did you mean 'train'" in refused

@@ -168,6 +168,21 @@ def test_a_server_that_falls_silent_in_the_middle(
     assert not (tmp_path / "into" / "x").exists()
 
 
+@pytest.mark.slow
+def test_a_server_that_falls_silent_on_every_connection(
+    stored: Remote, s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each new connection brings a little more: the silences between count together."""
+    start = time.monotonic()
+    with proxy(host_and_port(s3), lambda sent: "stall" if sent > 200_000 else "pass") as endpoint:
+        monkeypatch.setenv("B2_S3_ENDPOINT", endpoint)
+        remote = find_remote()
+        with pytest.raises(RemoteError, match="does not answer"):
+            remote.rclone().download({"x": 3_000_000}, remote.path("objects"), tmp_path / "into")
+    assert time.monotonic() - start < LONGEST_S
+    assert not (tmp_path / "into" / "x").exists()
+
+
 DOWNLOAD = """
 import sys
 from pathlib import Path

@@ -97,6 +97,7 @@ def test_without_a_remote_or_offline_nothing_is_said_to_be_pushed(home, tmp_path
     error = ups("runs", "push", "mine", "--to", "wandb", code=6).stderr
     assert "not sent to W&B, WANDB_MODE is offline" in " ".join(error.split())
     assert "wandb sync" in error
-    assert "no run 'mine' there" in ups(
-        "runs", "pull", "mine", "--from", str(tmp_path / "empty"), code=6
-    ).stderr  # fmt: skip
+    (tmp_path / "empty").mkdir()
+    for folder, words in (("empty", "no run 'mine' there"), ("none", "there is no such folder")):
+        place = str(tmp_path / folder)
+        assert words in ups("runs", "pull", "mine", "--from", place, code=6).stderr

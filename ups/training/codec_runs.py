@@ -81,6 +81,7 @@ def cache_on(
         preferred = artefacts[-1].version
         found.sort(key=lambda one: identity_in(one).version != preferred)
     if not found:
+        remote.check_folder()
         name = f"{dataset}/{version}" if version else dataset
         which = f" by codec '{codec}'" if codec else ""
         others = f", only {known[0].manifest.name}" if known else ""

@@ -130,6 +130,7 @@ def find(kind: str, name: str, remote: Remote, identity16: str | None = None) ->
     known = [item for item in list_artefacts(kind, remote, name)
              if identity16 in (None, item.identity16)]  # fmt: skip
     if not known:
+        remote.check_folder()
         which = f" with identity {identity16}" if identity16 else ""
         raise RemoteError(
             f"{remote.describe()}: no {kind} '{name}'{which} there",

@@ -147,6 +147,7 @@ def find_dataset(key: str, remote: Remote, version: str | None = None) -> tuple[
     there = [item for item in everything if _version(item, key) is not None]
     known = [item for item in there if version in (None, _version(item, key))]
     if not known:
+        remote.check_folder()
         raise _not_there(key, version, everything, remote)
     newest = max(known, key=lambda item: (not item.deprecated, item.created))
     found = _read(newest, newest.manifests[0], remote)
@@ -288,6 +289,7 @@ def _as_in_card(key: str, entry: Artefact, remote: Remote) -> Found:
     there = [item for item in list_artefacts(KIND, remote, f"{key}/{entry.version}")
              if item.folder == entry.location]  # fmt: skip
     if not there:
+        remote.check_folder()
         raise RemoteError(
             f"{remote.describe()}: {entry.location}, which the registry card of {key} names, is "
             "not there",

@@ -312,6 +312,7 @@ def _listings(dataset: str, remote: Remote) -> list[Listing]:
     known = [item for item in list_artefacts("data", remote)
              if item.name.partition("/")[0] == dataset]  # fmt: skip
     if not known:
+        remote.check_folder()
         raise RemoteError(
             f"{remote.describe()}: no version of '{dataset}' there",
             hint=f"push one from a machine that has it: ups data push {dataset}",

@@ -27,7 +27,7 @@ _ALWAYS = (
     "--use-json-log", "-v", "--stats=250ms", "--contimeout=5s", "--timeout=15s", "--retries=2",
     "--low-level-retries=3", "--use-server-modtime",
 )  # fmt: skip
-_TRANSFERS = "--transfers=4"
+_TRANSFERS, _SMALL_TRANSFERS, _SMALL_BYTES = 4, 32, 1 << 20
 _CHECKERS = 4
 _DIRECTORY_NOT_FOUND, _NO_FOLDER = 3, "directory not found"
 _BUCKETS = {"s3", "google cloud storage", "b2", "swift", "azureblob", "oracleobjectstorage"}
@@ -148,13 +148,16 @@ class Rclone:
 
         def finished(event: Event) -> None:
             name = str(event.get("object"))
-            if event.get("msg") in _COPIED and name in names and name not in done:
+            if event.get("msg") not in _COPIED or name not in names or name in done:
+                return
+            if (into / name).stat().st_size == names[name]:
                 done.add(name)
                 on_file(name)
 
         outcome = self._call(
             "copy", [_folder(source), f"{into.absolute()}/"],
-            ["--files-from-raw=-", "--no-traverse", "--ignore-checksum", "--retries=1", _TRANSFERS],
+            ["--files-from-raw=-", "--no-traverse", "--ignore-checksum", "--retries=1",
+             self._at_a_time(names.values())],
             stdin=wanted, on_event=_with_progress(finished, progress, sum(names.values())),
         )  # fmt: skip
         self._check(outcome, "downloading")
@@ -253,17 +256,27 @@ class Rclone:
             return
         _lines(files)
         with scratch_folder("rclone") as folder:
-            total = 0
+            sizes = []
             for name, local in files.items():
                 with translated_os_errors(local, "reading"):
-                    total += local.stat().st_size
+                    sizes.append(local.stat().st_size)
                 (folder / name).symlink_to(local.absolute())
+            total, at_a_time = sum(sizes), self._at_a_time(sizes)
             outcome = self._call(
-                "copy", [f"{folder}/", _folder(to)], ["--copy-links", _TRANSFERS, *flags],
+                "copy", [f"{folder}/", _folder(to)], ["--copy-links", at_a_time, *flags],
                 on_event=_with_progress(lambda event: None, progress, total),
             )  # fmt: skip
         self._check(outcome, "uploading")
         progress(total, total)
+
+    def _at_a_time(self, sizes: Collection[int]) -> str:
+        """How many files move at once: many where each waits for its answer more than it moves.
+
+        Only of a bucket, where requests share connections: an SSH server refuses so many.
+        """
+        small = sum(sizes) < _SMALL_BYTES * len(sizes)
+        many = small and not self.own_config and self._type("") in _BUCKETS
+        return f"--transfers={_SMALL_TRANSFERS if many else _TRANSFERS}"
 
     def _complete(
         self,

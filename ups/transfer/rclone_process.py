@@ -24,6 +24,8 @@ OLDEST = (1, 65)
 
 INSTALL = "pip install 'universal-physics-stack[rclone]'"
 STALL_S = 25.0
+_LONG = 0.4
+_WORTH_BYTES = 8 * 10**6
 _TICK_S = 0.5
 _GRACE_S = 3.0
 _KEPT_ERRORS = 50
@@ -55,7 +57,7 @@ class Outcome:
         code: rclone's exit code; negative after a signal.
         stdout: What it printed.
         errors: Messages of its log at level error and above, in order.
-        stalled: It was stopped because nothing moved for `STALL_S` seconds.
+        stalled: It was stopped because nothing moved for `STALL_S` seconds: `_Stillness`.
     """
 
     code: int = 0
@@ -121,7 +123,7 @@ def run(
     stdin: bytes = b"",
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> Outcome:
-    """Run rclone to its end, or until nothing has moved for `STALL_S` seconds.
+    """Run rclone to its end, or until it has stood still for `STALL_S` seconds: `_Stillness`.
 
     The child ends whenever this function or this process does, however they end.
 
@@ -183,7 +185,7 @@ def _watch(process: subprocess.Popen[bytes], on_event: Callable[[Event], None]) 
                 else:
                     selector.unregister(key.fileobj)
             log.noticed(len(printed))
-            if time.monotonic() - log.moved_at > STALL_S:
+            if log.stillness.seconds() > STALL_S:
                 outcome.stalled = True
                 return outcome
     outcome.code = process.wait()
@@ -191,16 +193,48 @@ def _watch(process: subprocess.Popen[bytes], on_event: Callable[[Event], None]) 
     return outcome
 
 
+class _Stillness:
+    """How long nothing has moved.
+
+    A server may send a little over every new connection and then fall silent. Such silences, of
+    at least `_LONG` of `STALL_S`, add up until a file is finished or `_WORTH_BYTES` have moved.
+    A slow link that sends all the time has none.
+    """
+
+    def __init__(self) -> None:
+        self._moved_at = time.monotonic()
+        self._before = 0.0
+        self._forgiven_at = 0
+
+    def seconds(self) -> float:
+        """This silence, and those before it that count."""
+        now = time.monotonic() - self._moved_at
+        return now + self._before if now >= _LONG * STALL_S else now
+
+    def moved(self, count: int, *, finished: bool) -> None:
+        """Note that something moved.
+
+        Args:
+            count: Bytes since the start.
+            finished: A file, a check or a listing is done.
+        """
+        if finished or count - self._forgiven_at >= _WORTH_BYTES:
+            self._forgiven_at, self._before = count, 0.0
+        elif (silent := self.seconds()) >= _LONG * STALL_S:
+            self._before = silent
+        self._moved_at = time.monotonic()
+
+
 class _Log:
     """Reads the JSON log line by line and notes when something moved last."""
 
     def __init__(self, outcome: Outcome, on_event: Callable[[Event], None]) -> None:
-        self.moved_at = time.monotonic()
+        self.stillness = _Stillness()
         self._outcome = outcome
         self._on_event = on_event
         self._rest = b""
-        self._state: tuple[Any, ...] = ()
-        self._printed = 0
+        self._finished: list[Any] = []
+        self._bytes = self._printed = 0
 
     def feed(self, chunk: bytes) -> None:
         *lines, self._rest = (self._rest + chunk).split(b"\n")
@@ -210,7 +244,7 @@ class _Log:
     def noticed(self, printed: int) -> None:
         if printed != self._printed:
             self._printed = printed
-            self.moved_at = time.monotonic()
+            self.stillness.moved(self._bytes, finished=False)
 
     def _line(self, line: bytes) -> None:
         text = line.decode(errors="replace").strip()
@@ -225,12 +259,15 @@ class _Log:
             self._error(str(event["msg"]))
         stats = event.get("stats")
         if isinstance(stats, dict):
-            counted = ("bytes", "checks", "listed", "deletes", "transfers")
-            state = tuple(stats.get(name) for name in counted)
-            if state != self._state:
-                self._state = state
-                self.moved_at = time.monotonic()
+            self._count(stats)
         self._on_event(event)
+
+    def _count(self, stats: Event) -> None:
+        finished = [stats.get(name) for name in ("checks", "listed", "deletes", "transfers")]
+        moved = int(stats.get("bytes", 0))
+        if finished != self._finished or moved != self._bytes:
+            self.stillness.moved(moved, finished=finished != self._finished)
+            self._finished, self._bytes = finished, moved
 
     def _error(self, message: str) -> None:
         if len(self._outcome.errors) < _KEPT_ERRORS:

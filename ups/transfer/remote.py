@@ -133,6 +133,18 @@ class Remote(BaseModel):
             return files_of(self)
         return Rclone(self._environment(), self.name, own_config=self.kind == "rclone")
 
+    def check_folder(self) -> None:
+        """Say so if it is a folder of this machine that does not exist; a push makes it.
+
+        Raises:
+            RemoteError: There is no such folder.
+        """
+        if self.kind == "local" and not Path(self.root).is_dir():
+            raise RemoteError(
+                f"{self.root}: there is no such folder",
+                hint="check its name, and that its disk is mounted",
+            )
+
     def credentials(self) -> list[str]:
         """Names of the environment variables that must be set."""
         if self.kind in ("b2", "s3"):

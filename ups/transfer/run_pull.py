@@ -162,6 +162,7 @@ def _find(wanted: str, remote: Remote) -> Listing:
     found = [one for one in known if is_run_name(one.name)
              and (one.name == wanted or one.name.partition("/")[0] == wanted)]  # fmt: skip
     if not found:
+        remote.check_folder()
         names = [one.name for one in (list_artefacts("run", remote) if whole else known)]
         near = did_you_mean(wanted, [*names, *(name.partition("/")[0] for name in names)])
         raise RemoteError(

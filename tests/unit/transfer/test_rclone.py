@@ -289,6 +289,49 @@ def test_a_child_that_says_nothing_is_ended(
     assert not running(int(pid.read_text()))
 
 
+@pytest.mark.parametrize(
+    ("pause", "count", "ends"), [(1.0, 100, "stalled"), (0.2, 12, "whole")], ids=["jerky", "slow"]
+)
+def test_silences_with_a_few_bytes_between_add_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pause: float, count: int, ends: str
+) -> None:
+    """A slow link that always sends a little goes on for longer than a silence may last."""
+    text = f"""[ $1 = version ] && echo rclone v1.70.0 && exit
+for step in $(seq {count}); do
+  echo '{{"level": "info", "stats": {{"bytes": '$step'000, "transfers": 0}}}}' >&2; sleep {pause}
+done"""
+    monkeypatch.setenv("UPS_RCLONE", str(script(tmp_path, text)))
+    monkeypatch.setattr(rclone_process, "STALL_S", 2.0)
+    start = time.monotonic()
+    outcome = rclone_process.run(["copy"], {})
+    assert (outcome.stalled, outcome.code) == (ends == "stalled", 0)
+    assert 2.0 < time.monotonic() - start < 12.0
+
+
+def test_a_file_of_another_size_is_not_announced(
+    remote: Remote, tmp_path: Path, server: S3Server
+) -> None:
+    (tmp_path / "x").write_bytes(b"short")
+    remote.rclone().upload({"x": tmp_path / "x", "y": tmp_path / "x"}, remote.path("o"))
+    announced: list[str] = []
+    with pytest.raises(RemoteError, match="x has 5 bytes there, 9 are expected"):
+        remote.rclone().download({"x": 9, "y": 5}, remote.path("o"), tmp_path / "into",
+                                 on_file=announced.append)  # fmt: skip
+    assert announced == ["y"]
+
+
+def test_many_small_files_move_at_once_in_a_bucket_only(
+    monkeypatch: pytest.MonkeyPatch, server: S3Server
+) -> None:
+    server.environment(monkeypatch)
+    ssh = {"RCLONE_CONFIG_UPS_TYPE": "sftp", "RCLONE_CONFIG_UPS_USER": "s3"}
+    bucket, own = find_remote().rclone(), find_remote("mine:").rclone()
+    assert bucket._at_a_time([20_000] * 300) == "--transfers=32"
+    for other in (Rclone(ssh), Rclone({}), own):
+        assert other._at_a_time([20_000] * 300) == "--transfers=4"
+    assert bucket._at_a_time([20_000, 64 << 20]) == "--transfers=4"
+
+
 def running(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
