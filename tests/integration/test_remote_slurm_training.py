@@ -105,7 +105,7 @@ def test_a_conversion_in_shares_is_that_of_one_machine(home: Path, cluster: Clus
     ups("data", "convert", "advection1d", "--stride-t", "2", "--version", "here")
     made, here = open_store("advection1d", "slurm"), open_store("advection1d", "here")
     assert made.num_trajectories == 20
-    assert made.meta.data_sha256 == here.meta.data_sha256
+    assert made.metadata.data_sha256 == here.metadata.data_sha256
 
 
 def test_a_conversion_that_is_half_submitted_is_taken_back(
