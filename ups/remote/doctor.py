@@ -75,13 +75,15 @@ def audit(*, remove: bool = False) -> Audit:
             driver = engine.driver()
             machines = driver.machines()
         except UpsError as error:
-            unreachable[name] = str(error)
+            if engine.is_set_up:
+                unreachable[name] = str(error)
             continue
         judged = [Held(machine, _verdict(machine)) for machine in machines]
         held += judged
         if remove:
             _remove([one.machine for one in judged if one.is_leak], driver, removed, failed)
-    return Audit(list(engines), unreachable, found, held, removed, failed)
+    asked = [name for name, engine in engines.items() if engine.is_set_up]
+    return Audit(asked, unreachable, found, held, removed, failed)
 
 
 def _engines(jobs: Sequence[Job]) -> dict[str, Engine]:
@@ -90,7 +92,7 @@ def _engines(jobs: Sequence[Job]) -> dict[str, Engine]:
     for job in jobs:
         if not job.has_ended or time.time() - job.began < _LOOKED_AT_S:
             found.append(Engine(job.spec.engine, job.spec.options))
-    return {_where(engine): engine for engine in reversed(found)}
+    return {_where(engine): engine for engine in found}
 
 
 def _where(engine: Engine) -> str:

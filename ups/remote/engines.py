@@ -27,11 +27,13 @@ class Engine:
 
     Attributes:
         why: Why it was taken, in words; empty where the user named it.
+        is_set_up: Whether the user has ever meant it; else its program just happens to be here.
     """
 
     name: EngineName
     options: Mapping[str, str]
     why: str = ""
+    is_set_up: bool = True
 
     def driver(self) -> Driver:
         return drivers.driver_of(self.name, self.options)
@@ -74,11 +76,12 @@ def choose(wanted: str, options: Mapping[str, str]) -> Engine:
 def usable() -> list[Engine]:
     """Every engine that can be used from here, with the options of the settings."""
     settings = load_settings()
-    return [
-        Engine(name, _merged(name, {}, settings), why)
-        for name in ENGINES
-        if (why := _set_up(name, settings) or _found(name))
-    ]
+    found = []
+    for name in ENGINES:
+        why = _set_up(name, settings)
+        if why or (here := _found(name)):
+            found.append(Engine(name, _merged(name, {}, settings), why or here, bool(why)))
+    return found
 
 
 def _merged(name: EngineName, options: Mapping[str, str], settings: Settings) -> Mapping[str, str]:

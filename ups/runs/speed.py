@@ -100,4 +100,4 @@ def _active_seconds(records: Sequence[Mapping[str, Any]]) -> float:
     times = [float(record[TIME]) for record in records]
     gaps = [max(after - before, 0.0) for before, after in pairwise(times)]
     usual = median(gaps) if gaps else 0.0
-    return sum(gap for gap in gaps if gap <= _PAUSE * max(usual, 1.0))
+    return float(sum(gap for gap in gaps if gap <= _PAUSE * max(usual, 1.0)))
