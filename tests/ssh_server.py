@@ -21,6 +21,9 @@ from servers import free_port
 from ups.remote.drivers.ssh_host import Host
 
 INSTALL = "apt-get install -y openssh-server openssh-client"
+SFTP = shutil.which(
+    "sftp-server", path="/usr/lib/openssh:/usr/libexec/openssh:/usr/lib/ssh:/usr/libexec"
+)
 
 
 @dataclass
@@ -98,7 +101,7 @@ def ssh_server(folder: Path, *, environment: dict[str, str] | None = None) -> It
         f"HostKey {folder}/host_key\nPort {port}\nListenAddress 127.0.0.1\n"
         f"AuthorizedKeysFile {folder}/authorized_keys\nForceCommand bash {folder}/enter.sh\n"
         "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\n"
-        "PidFile none\n"
+        f"PidFile none\nSubsystem sftp {SFTP}\n"
     )
     options = {
         "host": "127.0.0.1", "port": str(port), "identity": str(folder / "user_key"),
