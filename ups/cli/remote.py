@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ups.cli import _output, remote_jobs, remote_setup
+from ups.cli import _output, remote_convert, remote_jobs, remote_setup
 from ups.cli import _remote_options as shared
 from ups.cli._app import group
 from ups.cli._options import ConfigOption, Json, Overrides
@@ -193,6 +193,6 @@ def _run_of(job: Job) -> str:
 
 for _command in (remote_setup.offers, remote_jobs.status, remote_jobs.logs, remote_jobs.wait,
                  remote_jobs.stop, remote_jobs.cost, remote_setup.setup,
-                 remote_setup.doctor):  # fmt: skip
+                 remote_setup.doctor, remote_convert.convert):  # fmt: skip
     app.command()(_command)
 app.command("list")(remote_jobs.list_jobs)
