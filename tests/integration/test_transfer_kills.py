@@ -26,7 +26,7 @@ from ups.transfer.clean import clean
 from ups.transfer.pull import find, pull
 from ups.transfer.remotes import Remote, find_remote
 
-FEW = {"rclone": 1, "moto": 1, "folder": 1}
+FEW = {"rclone": 1, "folder": 1}
 ALL = {"rclone": 30, "moto": 12, "folder": 8}
 """Kills of each kind, push and pull, on each server: 100 in all."""
 

@@ -55,6 +55,7 @@ def test_an_artefact_goes_there_and_comes_back(remote: Remote, tmp_path: Path) -
     assert not list((tmp_path / "there").rglob("*.partial"))
 
 
+@pytest.mark.slow
 def test_a_damaged_object_there_is_found(remote: Remote, tmp_path: Path) -> None:
     source = sample(tmp_path / "source")
     push(source, remote, shard_bytes=SHARD)

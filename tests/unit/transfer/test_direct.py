@@ -192,7 +192,7 @@ def test_a_version_that_is_not_there_is_the_one_on_this_machine(small, folder):
     assert not place.fetches
 
 
-@pytest.mark.parametrize("server", ["moto", "s3"])
+@pytest.mark.parametrize("server", [pytest.param("moto", marks=pytest.mark.slow), "s3"])
 def test_s3_servers_serve_ranges(small, request, server):
     """moto answers with 206; `rclone serve s3` with 200, so that rclone reads, not obstore."""
     request.getfixturevalue(server)

@@ -373,6 +373,9 @@ def test_two_pulls_into_one_folder_do_not_mix(pushed, remote, tmp_path):
 
 
 def test_what_is_not_there_is_said_with_the_command_that_brings_it(remote):
+    with pytest.raises(RemoteError, match="there is no such folder"):
+        find("data", NAME, remote)
+    Path(remote.root).mkdir()
     with pytest.raises(RemoteError, match=r"no data 'burgers1d/v1' there") as error:
         find("data", NAME, remote)
     assert error.value.hint.endswith("ups data push burgers1d --version v1")

@@ -85,7 +85,7 @@ def test_a_snapshot_stays_as_it_is_while_the_run_goes_on(run):
 
 
 def test_a_run_that_trains_is_pushed_whole_at_some_moment(run, remote, tmp_path, monkeypatch):
-    stop = threading.Event()
+    stop, wrote = threading.Event(), threading.Event()
 
     def train():
         step = 0
@@ -94,11 +94,13 @@ def test_a_run_that_trains_is_pushed_whole_at_some_moment(run, remote, tmp_path,
             record(run, step)
             for name in ("codec", "codec-last"):
                 files.write_text(run / "checkpoints" / f"{name}.pt", f"{step} " * 2000)
+            wrote.set()
 
     with files.exclusive(run, "training this run"):
         thread = threading.Thread(target=train)
         thread.start()
         try:
+            assert wrote.wait(30)
             push_run(run, remote)
         finally:
             stop.set()
