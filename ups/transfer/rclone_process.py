@@ -209,7 +209,7 @@ class _Stillness:
     def seconds(self) -> float:
         """This silence, and those before it that count."""
         now = time.monotonic() - self._moved_at
-        return now + self._before if now >= _LONG * STALL_S else now
+        return max(now, self._before + (now if now >= _LONG * STALL_S else 0.0))
 
     def moved(self, count: int, *, finished: bool) -> None:
         """Note that something moved.
