@@ -75,7 +75,9 @@ class SlurmDriver:
     name = "slurm"
     is_paid = False
 
-    def __init__(self, options: Mapping[str, str] | None = None, *, poll_s: float = _POLL_S) -> None:
+    def __init__(
+        self, options: Mapping[str, str] | None = None, *, poll_s: float = _POLL_S
+    ) -> None:
         given = dict(options or {})
         script.check_options(given)
         self._login = Login.of(given)
