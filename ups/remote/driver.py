@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -159,3 +160,16 @@ class Driver(Protocol):
     def remove(self, machine: Machine) -> None:
         """Give one machine back."""
         ...
+
+
+def wait_by_asking(
+    status: Callable[[], Status], *, poll_s: int | float, timeout_s: int | float | None
+) -> Status:
+    """Ask until a job has ended, or for `timeout_s`; what is known then."""
+    end = None if timeout_s is None else time.monotonic() + timeout_s
+    while True:
+        found = status()
+        left = poll_s if end is None else min(poll_s, end - time.monotonic())
+        if found.has_ended or left <= 0:
+            return found
+        time.sleep(left)

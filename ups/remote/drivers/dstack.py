@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ups.errors import RemoteError
-from ups.remote.driver import Handle, Machine, Offer, Plan, Status
+from ups.remote.driver import Handle, Machine, Offer, Plan, Status, wait_by_asking
 from ups.remote.drivers import dstack_answers as answers
 from ups.remote.drivers import dstack_audit as audit
 from ups.remote.drivers import dstack_calls as calls
@@ -139,13 +139,7 @@ class DstackDriver:
 
     def wait(self, handle: Handle, *, timeout_s: float | int | None = None) -> Status:
         """Return when the job has ended, or after `timeout_s` with what is known then."""
-        end = None if timeout_s is None else time.monotonic() + timeout_s
-        while True:
-            status = self.status(handle)
-            left = self._poll_s if end is None else min(self._poll_s, end - time.monotonic())
-            if status.has_ended or left <= 0:
-                return status
-            time.sleep(left)
+        return wait_by_asking(lambda: self.status(handle), poll_s=self._poll_s, timeout_s=timeout_s)
 
     def stop(self, handle: Handle) -> None:
         """End the job, with half a minute for its checkpoint, and see its machine go.

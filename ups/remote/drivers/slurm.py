@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ups.errors import RemoteError, UsageError
-from ups.remote.driver import Handle, Machine, Offer, Plan, Status
+from ups.remote.driver import Handle, Machine, Offer, Plan, Status, wait_by_asking
 from ups.remote.drivers import slurm_answers as answers
 from ups.remote.drivers import slurm_script as script
 from ups.remote.drivers.slurm_login import Answer, Login
@@ -178,13 +178,7 @@ class SlurmDriver:
 
     def wait(self, handle: Handle, *, timeout_s: float | None = None) -> Status:
         """Return when the job has ended, or after `timeout_s` with what is known then."""
-        end = None if timeout_s is None else time.monotonic() + timeout_s
-        while True:
-            status = self.status(handle)
-            left = self._poll_s if end is None else min(self._poll_s, end - time.monotonic())
-            if status.has_ended or left <= 0:
-                return status
-            time.sleep(left)
+        return wait_by_asking(lambda: self.status(handle), poll_s=self._poll_s, timeout_s=timeout_s)
 
     def stop(self, handle: Handle) -> None:
         """End the job: it has two minutes for its checkpoint and push, then it is killed.
